@@ -1,0 +1,32 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help up down logs run demo test fmt check
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+up: ## start the cluster in containers: master :8000, secondaries :8001 and :8002 (the slow one)
+	@docker/compose.sh up
+
+down: ## stop those containers and remove them
+	@docker/compose.sh down
+
+logs: ## follow what those containers log
+	@docker/compose.sh logs
+
+run: ## start the same cluster as plain processes, without Docker; Ctrl-C stops it
+	@docker/run.sh
+
+demo: ## show the main job with curl, on the running cluster or on one of its own, and check every answer
+	@docker/demo.sh
+
+test: ## run all tests
+	cargo test --workspace
+
+fmt: ## format the code
+	cargo fmt --all
+
+check: ## what CI asks of the code before the tests: format, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -1,0 +1,216 @@
+//! Calls from node to node. The only user of ureq.
+//!
+//! One [`Client`] stands for one other node: its base URL, a pool of kept connections, the last
+//! address its name resolved to. A call that fails on a connection which the peer closed a moment
+//! ago says nothing about the peer, so it is made again at once; deliveries are recognised by
+//! their `seq`, so nothing is stored twice by that.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::http::{Response, Uri};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body, Error, Timeout};
+
+/// Bytes of an answer that are read at most.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+
+/// Kept connections: at least as many as there are calls in flight to one node.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// Kept connections are given up before the other side does so.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+
+/// How often a call is made again after a kept connection turned out to be closed.
+const RETRIES: usize = 2;
+
+/// How long the address of a name is believed. Containers change theirs.
+const ADDRESS_EXPIRES: Duration = Duration::from_secs(5);
+
+/// The answer to a call, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer, in words for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError(String);
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Calls one other node.
+#[derive(Debug)]
+pub struct Client {
+    base: String,
+    agent: Agent,
+    addresses: Arc<Addresses>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// For the node at this base URL (`http://host:port`, no slash at the end). Each call,
+    /// connecting and reading included, is bounded by `timeout`.
+    pub fn new(base: &str, timeout: Duration) -> Client {
+        let config = Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent("replicated-log")
+            .accept("")
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .max_idle_age(MAX_IDLE_AGE)
+            .input_buffer_size(8 * 1024)
+            .output_buffer_size(16 * 1024)
+            .build();
+        let addresses = Arc::new(Addresses::default());
+        let resolver = SharedAddresses(Arc::clone(&addresses));
+        let agent = Agent::with_parts(config, DefaultConnector::new(), resolver);
+        Client { base: base.to_string(), agent, addresses, timeout }
+    }
+
+    /// The base URL of the node.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Posts JSON to a path.
+    ///
+    /// # Errors
+    /// When there is no complete answer in time.
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
+        self.call(|left| {
+            let request = self.agent.post(format!("{}{path}", self.base));
+            let request = request.header("Content-Type", "application/json");
+            match left {
+                None => request.send(body),
+                Some(left) => request.config().timeout_global(Some(left)).build().send(body),
+            }
+        })
+    }
+
+    /// Gets a path.
+    ///
+    /// # Errors
+    /// When there is no complete answer in time.
+    pub fn get(&self, path: &str) -> Result<Answer, CallError> {
+        self.call(|left| {
+            let request = self.agent.get(format!("{}{path}", self.base));
+            match left {
+                None => request.call(),
+                Some(left) => request.config().timeout_global(Some(left)).build().call(),
+            }
+        })
+    }
+
+    fn call(
+        &self,
+        attempt: impl Fn(Option<Duration>) -> Result<Response<Body>, Error>,
+    ) -> Result<Answer, CallError> {
+        let start = Instant::now();
+        let mut result = attempt(None).and_then(read);
+        for _ in 0..RETRIES {
+            let left = self.timeout.saturating_sub(start.elapsed());
+            match &result {
+                Err(error) if is_closed_connection(error) && !left.is_zero() => {
+                    result = attempt(Some(left)).and_then(read);
+                }
+                _ => break,
+            }
+        }
+        result.map_err(|error| {
+            self.addresses.forget();
+            CallError(reason(&error, self.timeout))
+        })
+    }
+}
+
+fn read(response: Response<Body>) -> Result<Answer, Error> {
+    let status = response.status().as_u16();
+    let body = response.into_body().into_with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+    Ok(Answer { status, body })
+}
+
+/// Whether the peer ended the connection, as it does with kept ones when it restarts.
+fn is_closed_connection(error: &Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let closed = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+    matches!(error, Error::Io(error) if closed.contains(&error.kind()))
+}
+
+fn reason(error: &Error, timeout: Duration) -> String {
+    match error {
+        Error::Timeout(Timeout::Resolve) => "its name did not resolve in time".into(),
+        Error::Timeout(_) => format!("no answer within {} ms", timeout.as_millis()),
+        Error::HostNotFound => "its name does not resolve".into(),
+        Error::Io(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => "connection refused".into(),
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable".into(),
+            _ if is_resolver_failure(error) => "its name does not resolve".into(),
+            _ => format!("connection broken: {error}"),
+        },
+        Error::Protocol(error) => format!("not an HTTP answer: {error}"),
+        Error::BodyExceedsLimit(limit) => format!("an answer of more than {limit} bytes"),
+        other => other.to_string(),
+    }
+}
+
+/// The standard library reports a name that does not resolve as an uncategorised error.
+fn is_resolver_failure(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_none() && error.to_string().contains("lookup address")
+}
+
+/// The last known addresses of one node.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<Option<(Instant, ResolvedSocketAddrs)>>);
+
+impl Addresses {
+    fn known(&self) -> Option<ResolvedSocketAddrs> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(at, _)| at.elapsed() < ADDRESS_EXPIRES).map(|(_, a)| a.clone())
+    }
+
+    fn remember(&self, addresses: ResolvedSocketAddrs) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((Instant::now(), addresses));
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Asks the system's resolver, which spends a thread on its timeout, only when it must.
+#[derive(Debug)]
+struct SharedAddresses(Arc<Addresses>);
+
+impl Resolver for SharedAddresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        if let Some(known) = self.0.known() {
+            return Ok(known);
+        }
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        self.0.remember(found.clone());
+        Ok(found)
+    }
+}

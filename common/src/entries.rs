@@ -1,0 +1,396 @@
+//! The log: entries in one order, each with its place and the epoch it was appended in.
+//!
+//! A message is turned into JSON text once, when it arrives; these bytes serve every answer and
+//! every call to a secondary. They lie in segments one behind the other, separated by commas, so
+//! a range of the log is already the inside of a JSON array.
+
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+
+use serde::de::{Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::http::Chunk;
+
+/// A segment is closed when it holds this many bytes. A reader keeps whole segments, so this is
+/// also what an append may have to copy while somebody reads.
+const SEGMENT_BYTES: usize = 64 * 1024;
+
+/// The place of an entry in the log: 1 for the first. 0 says "nothing yet".
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Before the first entry.
+    pub const NONE: Seq = Seq(0);
+
+    /// The place after this one.
+    #[must_use]
+    pub fn next(self) -> Seq {
+        Seq(self.0 + 1)
+    }
+
+    /// The place before this one; there is none before 0.
+    #[must_use]
+    pub fn previous(self) -> Seq {
+        Seq(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The reign of one master, greater than any before it. 0 marks entries that no numbering master
+/// has appended.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The text of an entry, kept as the JSON string that it is on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    json: String,
+}
+
+impl Message {
+    /// The message with this text. Two messages are equal when their texts are.
+    pub fn new(text: &str) -> Message {
+        Message { json: serde_json::to_string(text).expect("any text is a JSON string") }
+    }
+
+    /// Its JSON, quotes included.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+}
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Message;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Message, E> {
+                Ok(Message::new(text))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Why numbered entries were not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAccepted {
+    /// The entries before them are missing.
+    Gap,
+    /// The log holds something else at this place.
+    Diverged(Seq),
+}
+
+/// What accepting has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Entries that were not there before.
+    pub new: u64,
+}
+
+/// Entries in one order.
+///
+/// Invariants, which the methods keep and assert:
+/// - places are 1, 2, 3, … without a gap; [`Log::last_seq`] is the number of entries;
+/// - an entry never changes and never goes away;
+/// - every entry has the epoch it was appended in.
+#[derive(Debug, Default)]
+pub struct Log {
+    segments: Vec<Arc<Segment>>,
+    /// The epoch of each entry, as runs: from this place on, until the next run, this epoch.
+    epochs: Vec<(Seq, Epoch)>,
+    last: Seq,
+}
+
+/// Neighbouring entries: `"first","second",`
+#[derive(Debug, Clone)]
+struct Segment {
+    first: Seq,
+    text: Vec<u8>,
+    /// Where each entry's JSON ends in `text`; a comma follows.
+    ends: Vec<u32>,
+}
+
+impl AsRef<[u8]> for Segment {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Segment {
+    fn last(&self) -> Seq {
+        Seq(self.first.0 + self.ends.len() as u64 - 1)
+    }
+
+    /// Where the JSON of this entry lies.
+    fn range(&self, seq: Seq) -> Range<usize> {
+        let index = usize::try_from(seq.0 - self.first.0).expect("a segment fits into memory");
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize + 1 };
+        start..self.ends[index] as usize
+    }
+}
+
+impl Log {
+    /// An empty log.
+    pub fn new() -> Log {
+        Log::default()
+    }
+
+    /// The place of the last entry, which is also how many there are.
+    pub fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    /// The epoch of the last entry.
+    pub fn last_epoch(&self) -> Epoch {
+        self.epoch_of(self.last)
+    }
+
+    /// The epoch of the entry at this place; 0 before the first.
+    ///
+    /// # Panics
+    /// When there is no such entry.
+    pub fn epoch_of(&self, seq: Seq) -> Epoch {
+        assert!(seq <= self.last, "epoch of entry {seq} asked, the last is {}", self.last);
+        let runs = self.epochs.partition_point(|(first, _)| *first <= seq);
+        runs.checked_sub(1).map_or(Epoch::default(), |run| self.epochs[run].1)
+    }
+
+    /// The last place of the run of entries with the same epoch that `seq` belongs to.
+    pub fn end_of_epoch_run(&self, seq: Seq) -> Seq {
+        let run = self.epochs.partition_point(|(first, _)| *first <= seq);
+        self.epochs.get(run).map_or(self.last, |(first, _)| first.previous())
+    }
+
+    /// Appends a message at the end and returns its place: what a master does.
+    pub fn append(&mut self, epoch: Epoch, message: &Message) -> Seq {
+        let seq = self.last.next();
+        if self.epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            self.epochs.push((seq, epoch));
+        }
+        let full = self.segments.last().is_none_or(|s| s.text.len() >= SEGMENT_BYTES);
+        if full {
+            self.segments.push(Arc::new(Segment { first: seq, text: Vec::new(), ends: Vec::new() }));
+        }
+        let segment = self.segments.last_mut().expect("one was just made if there was none");
+        // Copies the segment if a reader holds it, and only then.
+        let segment = Arc::make_mut(segment);
+        segment.text.extend_from_slice(message.json.as_bytes());
+        let end = u32::try_from(segment.text.len()).expect("a segment and a message are below 4 GiB");
+        segment.ends.push(end);
+        segment.text.push(b',');
+        self.last = seq;
+        assert_eq!(segment.last(), seq, "segments and places must agree");
+        seq
+    }
+
+    /// Accepts entries that have been given their places already, `first` onwards: what a
+    /// secondary does. Those that are there already must be the same.
+    ///
+    /// # Errors
+    /// [`NotAccepted`], and then nothing has changed.
+    pub fn accept(
+        &mut self,
+        epoch: Epoch,
+        first: Seq,
+        messages: &[Message],
+    ) -> Result<Accepted, NotAccepted> {
+        if first > self.last.next() {
+            return Err(NotAccepted::Gap);
+        }
+        assert!(first > Seq::NONE, "an entry cannot be accepted at place {first}");
+        let known = (self.last.next().0 - first.0).min(messages.len() as u64);
+        let (known, new) = messages.split_at(usize::try_from(known).expect("at most a length"));
+        for (seq, message) in (first.0..).map(Seq).zip(known) {
+            if self.epoch_of(seq) != epoch || self.json(seq) != message.json.as_bytes() {
+                return Err(NotAccepted::Diverged(seq));
+            }
+        }
+        new.iter().for_each(|message| _ = self.append(epoch, message));
+        Ok(Accepted { new: new.len() as u64 })
+    }
+
+    /// The JSON of one entry.
+    ///
+    /// # Panics
+    /// When there is no such entry.
+    pub fn json(&self, seq: Seq) -> &[u8] {
+        assert!(seq > Seq::NONE && seq <= self.last, "entry {seq} asked, the last is {}", self.last);
+        let segment = &self.segments[self.segment_of(seq)];
+        &segment.text[segment.range(seq)]
+    }
+
+    /// The entries of this range as chunks of one comma-separated text. They stay as they are
+    /// now, whatever is appended later, and hold no lock.
+    pub fn chunks(&self, range: RangeInclusive<Seq>) -> Vec<Chunk> {
+        let (mut seq, end) = (*range.start(), (*range.end()).min(self.last));
+        let mut chunks = Vec::new();
+        while seq <= end {
+            let segment = &self.segments[self.segment_of(seq)];
+            let last = segment.last().min(end);
+            let comma = usize::from(last < end);
+            let bytes = segment.range(seq).start..segment.range(last).end + comma;
+            chunks.push(Chunk::Shared(Arc::clone(segment) as _, bytes));
+            seq = last.next();
+        }
+        chunks
+    }
+
+    /// Writes the entries from `first` on, comma-separated, as long as the text stays within
+    /// `most_bytes` and the place within `until`; one entry at the least. Returns the last place
+    /// that was written.
+    ///
+    /// # Panics
+    /// When there is no entry `first`.
+    pub fn write_batch(&self, first: Seq, until: Seq, most_bytes: usize, out: &mut Vec<u8>) -> Seq {
+        let (start, mut last) = (out.len(), first);
+        out.extend_from_slice(self.json(first));
+        while last < until.min(self.last) {
+            let json = self.json(last.next());
+            if out.len() + 1 + json.len() - start > most_bytes {
+                break;
+            }
+            out.push(b',');
+            out.extend_from_slice(json);
+            last = last.next();
+        }
+        last
+    }
+
+    fn segment_of(&self, seq: Seq) -> usize {
+        self.segments.partition_point(|segment| segment.first <= seq) - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Epoch = Epoch(1);
+
+    fn messages(texts: &[&str]) -> Vec<Message> {
+        texts.iter().map(|text| Message::new(text)).collect()
+    }
+
+    fn text(log: &Log, range: RangeInclusive<u64>) -> String {
+        let chunks = log.chunks(Seq(*range.start())..=Seq(*range.end()));
+        let bytes: Vec<u8> = chunks.iter().flat_map(|c| c.bytes()).copied().collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn log_of(texts: &[&str]) -> Log {
+        let mut log = Log::new();
+        messages(texts).iter().for_each(|message| _ = log.append(ONE, message));
+        log
+    }
+
+    #[test]
+    fn entries_are_numbered_from_one_and_read_back_as_json() {
+        let log = log_of(&["a", "", "say \"hi\"\n\u{1F600}"]);
+        assert_eq!(log.last_seq(), Seq(3));
+        assert_eq!(text(&log, 1..=3), "\"a\",\"\",\"say \\\"hi\\\"\\n\u{1F600}\"");
+        assert_eq!(text(&log, 2..=2), "\"\"");
+        assert_eq!(text(&log, 3..=9), text(&log, 3..=3));
+        assert_eq!(text(&log, 4..=9), "");
+    }
+
+    #[test]
+    fn a_text_has_one_json_however_it_was_written() {
+        let plain: Message = serde_json::from_str("\"A/\u{e9}\"").unwrap();
+        let escaped: Message = serde_json::from_str("\"\\u0041\\/\\u00e9\"").unwrap();
+        assert_eq!(plain, escaped);
+        assert_eq!(plain, Message::new("A/\u{e9}"));
+    }
+
+    #[test]
+    fn a_log_of_many_segments_reads_like_one_text() {
+        let texts: Vec<String> = (0..5000).map(|n| format!("{n:>50}")).collect();
+        let mut log = Log::new();
+        texts.iter().for_each(|text| _ = log.append(ONE, &Message::new(text)));
+        assert!(log.segments.len() > 3, "{} segments", log.segments.len());
+        let all: Vec<String> = serde_json::from_str(&format!("[{}]", text(&log, 1..=5000))).unwrap();
+        assert_eq!(all, texts);
+        for seq in [1, 1260, 1261, 1262, 5000] {
+            let expected = Message::new(&texts[seq - 1]);
+            assert_eq!(log.json(Seq(seq as u64)), expected.json().as_bytes(), "entry {seq}");
+        }
+    }
+
+    #[test]
+    fn a_reader_keeps_what_it_has_seen_while_the_log_grows() {
+        let mut log = log_of(&["a", "b"]);
+        let before = log.chunks(Seq(1)..=Seq(2));
+        log.append(ONE, &Message::new("c"));
+        assert_eq!(before[0].bytes(), b"\"a\",\"b\"");
+        assert_eq!(text(&log, 1..=3), "\"a\",\"b\",\"c\"");
+    }
+
+    #[test]
+    fn numbered_entries_are_accepted_in_order_and_once() {
+        let mut log = log_of(&["a"]);
+        assert_eq!(log.accept(ONE, Seq(3), &messages(&["c"])), Err(NotAccepted::Gap));
+        assert_eq!(log.accept(ONE, Seq(2), &messages(&["b", "c"])), Ok(Accepted { new: 2 }));
+        assert_eq!(log.accept(ONE, Seq(2), &messages(&["b", "c"])), Ok(Accepted { new: 0 }));
+        assert_eq!(log.accept(ONE, Seq(3), &messages(&["c", "d"])), Ok(Accepted { new: 1 }));
+        assert_eq!(log.accept(ONE, Seq(5), &[]), Ok(Accepted { new: 0 }));
+        assert_eq!(text(&log, 1..=9), r#""a","b","c","d""#);
+    }
+
+    #[test]
+    fn another_message_or_another_epoch_at_a_place_is_refused_and_changes_nothing() {
+        let mut log = log_of(&["a", "b"]);
+        let diverged = Err(NotAccepted::Diverged(Seq(2)));
+        assert_eq!(log.accept(ONE, Seq(2), &messages(&["x", "c"])), diverged);
+        assert_eq!(log.accept(Epoch(2), Seq(2), &messages(&["b", "c"])), diverged);
+        assert_eq!(log.last_seq(), Seq(2));
+    }
+
+    #[test]
+    fn every_entry_keeps_its_epoch() {
+        let mut log = log_of(&["a", "b"]);
+        log.append(Epoch(7), &Message::new("c"));
+        log.append(Epoch(0), &Message::new("d"));
+        let epochs: Vec<u64> = (0..=4).map(|seq| log.epoch_of(Seq(seq)).0).collect();
+        assert_eq!(epochs, [0, 1, 1, 7, 0]);
+        let ends: Vec<u64> = (1..=4).map(|seq| log.end_of_epoch_run(Seq(seq)).0).collect();
+        assert_eq!(ends, [2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_never_empty() {
+        let log = log_of(&["aaaa", "bbbb", "cccc"]);
+        let batch = |first, until, most| {
+            let mut out = b"[".to_vec();
+            let last = log.write_batch(Seq(first), Seq(until), most, &mut out);
+            (last.0, String::from_utf8(out).unwrap())
+        };
+        assert_eq!(batch(1, 3, 1), (1, r#"["aaaa""#.into()));
+        assert_eq!(batch(1, 3, 12), (1, r#"["aaaa""#.into()));
+        assert_eq!(batch(1, 3, 13), (2, r#"["aaaa","bbbb""#.into()));
+        assert_eq!(batch(1, 9, 99), (3, r#"["aaaa","bbbb","cccc""#.into()));
+        assert_eq!(batch(1, 2, 99), (2, r#"["aaaa","bbbb""#.into()));
+    }
+}

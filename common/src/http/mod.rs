@@ -1,0 +1,96 @@
+//! The HTTP layer: blocking, one thread per request in progress, behind one small interface.
+//!
+//! A node hands a [`Handler`] to [`Server::start`]; for each request the handler gets a
+//! [`Request`], already read and checked, and a [`Reply`] to send the answer with. Nothing
+//! outside this module knows which server library does the parsing.
+//!
+//! The library is tiny_http 0.12. It parses well and has open ends; the parts of this module are
+//! named after what they close:
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `server.rs` | the only user of tiny_http: reads bodies within the limit, frames answers, refuses what is ambiguous, stops in good order |
+//! | `crew.rs` | the handler threads: reused when idle, one more when none is idle, bounded |
+//! | `connections.rs` | what each connection is doing: one request at a time, the others wait in line; which connection has been idle, trickling or flooding for too long |
+//! | `door.rs` | finds a connection's own descriptor and closes it, which tiny_http cannot |
+//! | `nudge.rs` | frees connections that tiny_http's pool left waiting, notices that accepting has stopped and starts it again |
+//!
+//! # Limits
+//!
+//! | what | limit | beyond it |
+//! |---|---|---|
+//! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After` |
+//! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
+//! | a connection that is idle, trickles a head or a body, or does not read its answer | [`Limits::timeout`] | closed |
+//! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`SWEEP_INTERVAL`] | closed |
+//! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
+//! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
+//! | connections that tiny_http lost for good | [`MAX_STUCK`] | the node stops in good order, to be restarted |
+//!
+//! # What cannot be cured from outside
+//!
+//! Two requests make tiny_http lose a thread and its descriptors for good: a request line with
+//! `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections are
+//! closed and counted ([`Stats::stuck`]). On a hostile network put a reverse proxy in front.
+
+mod connections;
+mod crew;
+mod door;
+mod nudge;
+mod response;
+mod server;
+
+pub use connections::{MAX_HEAD_BYTES, MAX_PIPELINED};
+pub use door::{SWEEP_INTERVAL, max_connections};
+pub use response::{Chunk, Response};
+pub use server::{Drained, Listener, MAX_DISCARD_BYTES, MAX_STUCK, Reply, Server, Stats};
+
+use std::time::Duration;
+
+/// What a server refuses and how long it waits.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Requests in progress at the same time.
+    pub max_in_flight: usize,
+    /// Bytes in the body of one request.
+    pub max_body_bytes: usize,
+    /// How long a connection may be idle between requests, take to deliver a head or a body, or
+    /// refuse to read an answer.
+    pub timeout: Duration,
+}
+
+/// One request, read to its end and checked.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The method as sent: `GET`, `POST`, …
+    pub method: String,
+    /// The path without the query.
+    pub path: String,
+    /// What follows the `?`, or the empty string.
+    pub query: String,
+    /// Header fields in the order in which they were sent.
+    pub headers: Vec<(String, String)>,
+    /// The body; empty when there is none.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The value of the first header field of this name, in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Answers requests. Called on a thread of its own for each request in progress.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request by [`Reply::send`]. It may go on working after that. A reply that is
+    /// dropped unsent, by a panic too, becomes a 500.
+    fn handle(&self, request: &Request, reply: Reply);
+}
+
+impl<F: Fn(&Request, Reply) + Send + Sync + 'static> Handler for F {
+    fn handle(&self, request: &Request, reply: Reply) {
+        self(request, reply);
+    }
+}

@@ -1,0 +1,176 @@
+//! An answer, and the bytes it becomes.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+/// Bodies up to this size are sent together with the head in one write.
+const ONE_WRITE_BYTES: usize = 128 * 1024;
+
+/// A part of a body: bytes of its own, or a range of bytes that others hold too.
+pub enum Chunk {
+    /// Bytes that belong to this answer.
+    Owned(Vec<u8>),
+    /// A range of shared bytes, sent without a copy.
+    Shared(Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>),
+}
+
+impl Chunk {
+    /// The bytes themselves.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Owned(bytes) => bytes,
+            Chunk::Shared(owner, range) => &(**owner).as_ref()[range.clone()],
+        }
+    }
+}
+
+/// An answer to a request.
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<Chunk>,
+}
+
+impl Response {
+    /// An answer whose body is JSON text made of these chunks.
+    pub fn chunks(status: u16, body: Vec<Chunk>) -> Response {
+        Response { status, headers: vec![("Content-Type", "application/json".into())], body }
+    }
+
+    /// An answer whose body is this value as JSON.
+    pub fn json<T: Serialize>(status: u16, value: &T) -> Response {
+        let body = serde_json::to_vec(value).expect("a wire body has only string keys");
+        Response::chunks(status, vec![Chunk::Owned(body)])
+    }
+
+    /// `{"error": message}` with this status.
+    pub fn error(status: u16, message: &str) -> Response {
+        Response::json(status, &serde_json::json!({ "error": message }))
+    }
+
+    /// The same answer with one header field more. The value must be a legal field value.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The length of the body in bytes.
+    pub fn body_len(&self) -> usize {
+        self.body.iter().map(|chunk| chunk.bytes().len()).sum()
+    }
+
+    /// The body's bytes in one piece.
+    pub fn into_body(self) -> Vec<u8> {
+        self.body.iter().flat_map(|chunk| chunk.bytes()).copied().collect()
+    }
+
+    /// Writes status line, head and, unless `head_only`, the body.
+    pub(super) fn write_to(
+        &self,
+        out: &mut dyn Write,
+        head_only: bool,
+        connection: Option<&str>,
+    ) -> io::Result<()> {
+        let length = self.body_len();
+        let mut message = self.head(length, connection).into_bytes();
+        if head_only {
+            out.write_all(&message)?;
+        } else if length <= ONE_WRITE_BYTES {
+            message.reserve_exact(length);
+            self.body.iter().for_each(|chunk| message.extend_from_slice(chunk.bytes()));
+            out.write_all(&message)?;
+        } else {
+            out.write_all(&message)?;
+            for chunk in &self.body {
+                out.write_all(chunk.bytes())?;
+            }
+        }
+        out.flush()
+    }
+
+    fn head(&self, length: usize, connection: Option<&str>) -> String {
+        let mut head = String::with_capacity(256);
+        let date = httpdate::HttpDate::from(SystemTime::now());
+        let (status, reason) = (self.status, reason(self.status));
+        let written = write!(
+            head,
+            "HTTP/1.1 {status} {reason}\r\nServer: replicated-log\r\nDate: {date}\r\n\
+             Content-Length: {length}\r\n"
+        );
+        written.expect("writing to a string cannot fail");
+        for (name, value) in &self.headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        if let Some(value) = connection {
+            head.extend(["Connection: ", value, "\r\n"]);
+        }
+        head.push_str("\r\n");
+        head
+    }
+}
+
+/// The reason phrase of RFC 9110 for the statuses that a node uses.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        507 => "Insufficient Storage",
+        _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: &Response, head_only: bool, connection: Option<&str>) -> String {
+        let mut out = Vec::new();
+        response.write_to(&mut out, head_only, connection).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_its_length_its_type_and_its_body() {
+        let response = Response::error(404, "Not found").with_header("Allow", "GET");
+        let text = text(&response, false, Some("close"));
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
+        for field in ["Content-Length: 21", "Content-Type: application/json", "Allow: GET"] {
+            assert!(text.contains(&format!("\r\n{field}\r\n")), "{field} in {text}");
+        }
+        assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n{\"error\":\"Not found\"}"), "{text}");
+    }
+
+    #[test]
+    fn a_head_names_the_length_of_the_body_it_does_not_send() {
+        let text = text(&Response::error(404, "Not found"), true, None);
+        assert!(text.contains("Content-Length: 21\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn shared_and_owned_chunks_form_one_body() {
+        let shared: Arc<Vec<u8>> = Arc::new(b"xx\"a\",\"b\"yy".to_vec());
+        let body = vec![
+            Chunk::Owned(b"[".to_vec()),
+            Chunk::Shared(shared, 2..9),
+            Chunk::Owned(b"]".to_vec()),
+        ];
+        assert_eq!(Response::chunks(200, body).into_body(), b"[\"a\",\"b\"]");
+    }
+}

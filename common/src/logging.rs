@@ -1,0 +1,173 @@
+//! Process text: one past-tense event a line, with keys, to stdout.
+//!
+//! Lines are written by a thread of their own. A reader of the pipe that stops reading must not
+//! stop the node: beyond [`MAX_PENDING_LINES`] lines are dropped, and counted where they are
+//! missing.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use simplelog::{ConfigBuilder, SharedLogger, WriteLogger};
+use time::macros::format_description;
+
+use crate::entries::Message;
+
+/// Lines that wait for the reader of stdout at most.
+pub const MAX_PENDING_LINES: usize = 8192;
+
+/// Characters of a message that a log line shows.
+const EXCERPT_CHARS: usize = 80;
+
+static LINES: OnceLock<Sender<Line>> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Line {
+    Text(Vec<u8>),
+    Flush(Sender<()>),
+}
+
+/// Starts to log under this node's name.
+///
+/// # Errors
+/// When logging was started before.
+pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> {
+    let (sender, lines) = bounded(MAX_PENDING_LINES);
+    let config = ConfigBuilder::new()
+        .set_time_format_custom(format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        ))
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        // The libraries' own lines are of no use to an operator.
+        .add_filter_ignore_str("tiny_http")
+        .add_filter_ignore_str("ureq")
+        .build();
+    let writer = LineWriter { lines: sender.clone(), line: Vec::new() };
+    let logger = Named { name: node_name.to_string(), inner: WriteLogger::new(level, config, writer) };
+    log::set_boxed_logger(Box::new(logger))?;
+    log::set_max_level(level);
+    if LINES.set(sender).is_ok() {
+        let spawned = thread::Builder::new().name("log-writer".into()).spawn(move || write(&lines));
+        // Without the thread the channel fills up and lines are dropped; the node still works.
+        drop(spawned);
+    }
+    Ok(())
+}
+
+/// Waits until what was logged so far has been written, or the time is up.
+pub fn flush(timeout: Duration) {
+    let (done, is_done) = bounded(1);
+    if let Some(lines) = LINES.get()
+        && lines.send_timeout(Line::Flush(done), timeout).is_ok()
+    {
+        let _ = is_done.recv_timeout(timeout);
+    }
+}
+
+/// The beginning of a message for a log line: its JSON with every control character escaped.
+pub fn excerpt(message: &Message) -> String {
+    let mut excerpt = String::with_capacity(EXCERPT_CHARS + 8);
+    for (count, c) in message.json().chars().enumerate() {
+        if count > EXCERPT_CHARS {
+            excerpt.push_str("…\"");
+            break;
+        }
+        if c.is_control() { excerpt.extend(c.escape_unicode()) } else { excerpt.push(c) }
+    }
+    excerpt
+}
+
+fn write(lines: &Receiver<Line>) {
+    let mut stdout = io::stdout().lock();
+    for line in lines {
+        let dropped = DROPPED.swap(0, Relaxed);
+        if dropped > 0 {
+            let _ = writeln!(stdout, "… {dropped} lines dropped: nobody was reading");
+        }
+        // When stdout is closed there is nobody to tell.
+        match line {
+            Line::Text(text) => _ = stdout.write_all(&text),
+            Line::Flush(done) => {
+                let _ = stdout.flush();
+                let _ = done.try_send(());
+            }
+        }
+    }
+}
+
+/// Puts the node's name before every line of simplelog.
+struct Named {
+    name: String,
+    inner: Box<WriteLogger<LineWriter>>,
+}
+
+impl Log for Named {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.inner.level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let text = format_args!("[{}] {}", self.name, record.args());
+        self.inner.log(&Record::builder().metadata(record.metadata().clone()).args(text).build());
+    }
+
+    fn flush(&self) {
+        self.inner.flush();
+    }
+}
+
+/// Gathers what simplelog writes piece by piece into whole lines.
+struct LineWriter {
+    lines: Sender<Line>,
+    line: Vec<u8>,
+}
+
+impl Write for LineWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if self.line.ends_with(b"\n") {
+            let line = Line::Text(std::mem::take(&mut self.line));
+            if let Err(TrySendError::Full(_)) = self.lines.try_send(line) {
+                DROPPED.fetch_add(1, Relaxed);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_escaped_and_cut() {
+        assert_eq!(excerpt(&Message::new("hi\n\u{9b}")), r#""hi\n\u{9b}""#);
+        let long = excerpt(&Message::new(&"é".repeat(100)));
+        assert_eq!(long.chars().filter(|c| *c == 'é').count(), EXCERPT_CHARS);
+        assert!(long.ends_with("é…\""), "{long}");
+        let exact = excerpt(&Message::new(&"x".repeat(EXCERPT_CHARS - 1)));
+        assert!(!exact.contains('…'), "{exact}");
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_and_counted_and_block_nobody() {
+        let (lines, _unread) = bounded(2);
+        let mut writer = LineWriter { lines, line: Vec::new() };
+        DROPPED.store(0, Relaxed);
+        for _ in 0..5 {
+            writer.write_all(b"half a ").unwrap();
+            writer.write_all(b"line\n").unwrap();
+        }
+        assert_eq!(DROPPED.load(Relaxed), 3);
+    }
+}

@@ -1,0 +1,135 @@
+//! The life of a node's process: settings, logging, a bound port, one ready line, requests, and a
+//! stop in good order.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, bounded, select};
+use log::{error, info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::client::Client;
+use crate::http::{Drained, Handler, Listener, Server};
+use crate::logging;
+use crate::settings::NodeSettings;
+
+/// How long `healthcheck` waits for an answer.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a stopping node waits for the reader of its log lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reports settings that cannot be used, one a line, and gives the exit code for that.
+pub fn bad_settings(role: &str, problems: &str) -> ExitCode {
+    for problem in problems.lines() {
+        eprintln!("{role}: {problem}");
+    }
+    ExitCode::from(2)
+}
+
+/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start or
+/// must be restarted.
+///
+/// `prepare` gets the node's name and makes the handler once the port is bound; `describe` is
+/// what the ready line says beside the address.
+pub fn run<H: Handler>(
+    role: &str,
+    settings: &NodeSettings,
+    describe: &dyn Display,
+    prepare: impl FnOnce(&str) -> io::Result<H>,
+) -> ExitCode {
+    let outcome = start(role, settings, describe, prepare).map(|(server, stop)| {
+        let in_good_order = serve(&server, &stop, settings.shutdown_timeout);
+        if in_good_order { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    });
+    let code = outcome.unwrap_or_else(|error| {
+        eprintln!("{role}: cannot start on {}:{}: {error}", settings.host, settings.port);
+        ExitCode::FAILURE
+    });
+    logging::flush(FLUSH_TIMEOUT);
+    code
+}
+
+fn start<H: Handler>(
+    role: &str,
+    settings: &NodeSettings,
+    describe: &dyn Display,
+    prepare: impl FnOnce(&str) -> io::Result<H>,
+) -> io::Result<(Server, Receiver<i32>)> {
+    // Before anything else, so that a signal during the start stops in good order too.
+    let stop = stop_signals()?;
+    let listener = Listener::bind(&settings.host, settings.port)?;
+    let address = listener.local_addr()?;
+    let default_name =
+        if role == "master" { role.to_string() } else { format!("{role}-{}", address.port()) };
+    let name = settings.name.clone().unwrap_or(default_name);
+    logging::start(settings.log_level, &name).map_err(io::Error::other)?;
+    let limits = &settings.limits;
+    info!(
+        "started version={} {describe} max_in_flight={} max_message_bytes={} read_timeout_ms={} \
+         shutdown_timeout_ms={}",
+        env!("CARGO_PKG_VERSION"),
+        limits.max_in_flight,
+        limits.max_body_bytes,
+        limits.timeout.as_millis(),
+        settings.shutdown_timeout.as_millis(),
+    );
+    let handler = prepare(&name)?;
+    let server = Server::start(listener, limits.clone(), handler)?;
+    info!("ready addr={address}");
+    Ok((server, stop))
+}
+
+/// Serves until a signal comes; `false` when the node had to stop by itself.
+fn serve(server: &Server, stop: &Receiver<i32>, timeout: Duration) -> bool {
+    let told = select! {
+        recv(stop) -> signal => {
+            let name = if signal == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
+            info!("stopping reason={name} in_flight={}", server.stats().in_flight);
+            true
+        }
+        recv(server.exhausted()) -> _ => {
+            error!("stopping reason=exhausted stuck={}", server.stats().stuck);
+            false
+        }
+    };
+    match server.stop(timeout) {
+        Drained { unfinished: 0 } => info!("stopped unfinished=0"),
+        Drained { unfinished } => warn!("stopped unfinished={unfinished}"),
+    }
+    told
+}
+
+fn stop_signals() -> io::Result<Receiver<i32>> {
+    let (sender, receiver) = bounded(1);
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            // One is enough; the node is stopping already.
+            let _ = sender.try_send(signal);
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Asks the node on this machine whether it is well: exit code 0, or 1 and a line that says why.
+pub fn healthcheck(role: &str, settings: &NodeSettings) -> ExitCode {
+    let host = match settings.host.as_str() {
+        "0.0.0.0" | "" => "127.0.0.1".to_string(),
+        "::" => "[::1]".to_string(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_string(),
+    };
+    let client = Client::new(&format!("http://{host}:{}", settings.port), HEALTHCHECK_TIMEOUT);
+    let problem = match client.get("/health") {
+        Ok(answer) if answer.status == 200 => return ExitCode::SUCCESS,
+        Ok(answer) => format!("answered {}", answer.status),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("{role}: {}/health: {problem}", client.base());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# compose.sh up|down|logs: the cluster in containers, with whichever compose is installed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Docker before 23 and docker-compose 1 need to be told to build with BuildKit.
+export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1
+
+if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose)
+elif docker-compose version >/dev/null 2>&1; then
+    compose=(docker-compose)
+else
+    echo "Neither 'docker compose' nor 'docker-compose' is installed." >&2
+    echo "'make demo' and 'make run' need no Docker: they start the same cluster as plain processes." >&2
+    exit 1
+fi
+if ! problem=$(docker info 2>&1 >/dev/null) || ! docker version >/dev/null 2>&1; then
+    echo "No Docker engine answers. ${problem##*$'\n'}" >&2
+    echo "'make demo' and 'make run' need none: they start the same cluster as plain processes." >&2
+    exit 1
+fi
+
+# Waits until the health check of every service has passed; 60 s are plenty.
+wait_until_healthy() {
+    local service status tenths
+    for service in secondary1 secondary2 master; do
+        for ((tenths = 0; tenths < 600; tenths += 5)); do
+            status=$(docker inspect --format '{{.State.Health.Status}}' \
+                "$("${compose[@]}" ps -q "$service")" 2>&1) || true
+            if [ "$status" = healthy ]; then continue 2; fi
+            sleep 0.5
+        done
+        echo "$service is not healthy after 60 s but '$status'. Its last lines:" >&2
+        "${compose[@]}" logs --tail=20 "$service" >&2
+        exit 1
+    done
+}
+
+case ${1:-} in
+    up)
+        "${compose[@]}" up --build --detach
+        wait_until_healthy
+        echo "The cluster is up and healthy:"
+        echo "  master      http://localhost:8000"
+        echo "  secondary1  http://localhost:8001"
+        echo "  secondary2  http://localhost:8002   (the slow one)"
+        echo "Next: make demo, make logs, make down."
+        ;;
+    down) "${compose[@]}" down ;;
+    logs) exec "${compose[@]}" logs --follow --tail=100 ;;
+    *)
+        echo "usage: compose.sh up|down|logs" >&2
+        exit 2
+        ;;
+esac

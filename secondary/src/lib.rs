@@ -1,0 +1,9 @@
+//! A secondary: it holds a copy of the master's log and acknowledges what it holds.
+//!
+//! It never numbers an entry itself. [`replica`] decides what is accepted, in which order and
+//! with which answer; [`routes`] turns requests into calls of it; [`settings`] says how it was
+//! started.
+
+pub mod replica;
+pub mod routes;
+pub mod settings;

@@ -1,0 +1,299 @@
+//! The copy of the log, and what a master's call does to it.
+//!
+//! A call is accepted when it continues the copy. One that comes too early, because the call
+//! before it is still on its way, waits for that one; each call sleeps its own `DELAY_MS` first, so
+//! several calls in flight overlap and are still stored in the order of `seq`. What the copy holds
+//! already is acknowledged again. What contradicts it is refused, and nothing is overwritten.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::entries::{Epoch, Log, Message, NotAccepted, Seq};
+use common::logging::excerpt;
+use common::wire::{Ack, Conflict, Position, Refusal, Replicate};
+use log::{debug, info, warn};
+
+/// How long a call waits for the one before it.
+pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The answer to a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything up to the last entry carried is held. Answers 200.
+    Acknowledged(Ack),
+    /// An entry without a number was appended. Answers 200 in the original's form.
+    AppendedUnnumbered {
+        /// Its 0-based place.
+        idx: u64,
+    },
+    /// Nothing was stored. Answers 409.
+    Refused(Refusal),
+    /// It is not a call that a master makes. Answers 400.
+    Malformed,
+}
+
+/// A secondary's copy of the log. Shared by all handler threads.
+#[derive(Debug)]
+pub struct Replica {
+    state: Mutex<State>,
+    /// Something was accepted.
+    grown: Condvar,
+    delay: Duration,
+}
+
+/// What a lock protects: the copy, and the greatest epoch heard of.
+#[derive(Debug)]
+struct State {
+    log: Log,
+    epoch: Epoch,
+    instance: String,
+}
+
+impl Replica {
+    /// An empty copy that sleeps for `delay` in each call before it stores anything.
+    pub fn new(delay: Duration) -> Replica {
+        let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let state = State { log: Log::new(), epoch: Epoch::default(), instance };
+        Replica { state: Mutex::new(state), grown: Condvar::new(), delay }
+    }
+
+    /// The artificial delay.
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Reads the log under the lock; keep it short.
+    pub fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
+        read(&self.lock().log)
+    }
+
+    /// Where the copy stands.
+    pub fn position(&self) -> Position {
+        self.lock().position()
+    }
+
+    /// Does what a master's call asks for.
+    pub fn receive(&self, call: Replicate) -> Outcome {
+        thread::sleep(self.delay);
+        let epoch = call.entry_epoch.unwrap_or(call.epoch);
+        let messages = match (call.msg, call.entries) {
+            (Some(message), None) => vec![message],
+            (None, Some(messages)) if call.seq.is_some() => messages,
+            _ => return Outcome::Malformed,
+        };
+        let call = match call.seq {
+            Some(Seq::NONE) => return Outcome::Malformed,
+            Some(first) => Numbered {
+                master_epoch: call.epoch,
+                epoch,
+                first,
+                prev_epoch: call.prev_epoch,
+                acked: call.acked_seq,
+                messages,
+            },
+            None => return self.append_unnumbered(&messages[0]),
+        };
+        let mut state = self.wait_for_predecessor(&call);
+        let outcome = state.receive(&call);
+        if let Ok(ack) = &outcome {
+            debug!("acknowledged seq={} duplicate={}", ack.seq, ack.duplicate);
+            self.grown.notify_all();
+        }
+        drop(state);
+        outcome.map_or_else(Outcome::Refused, Outcome::Acknowledged)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The log's methods change it as the last thing they do: it is valid after a panic too.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_predecessor(&self, call: &Numbered) -> MutexGuard<'_, State> {
+        let deadline = Instant::now() + PREDECESSOR_TIMEOUT;
+        let mut state = self.lock();
+        while state.is_early(call) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.grown.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state
+    }
+
+    fn append_unnumbered(&self, message: &Message) -> Outcome {
+        let mut state = self.lock();
+        let seq = state.log.append(Epoch::default(), message);
+        drop(state);
+        self.grown.notify_all();
+        info!("accepted seq={seq} numbered=false msg={}", excerpt(message));
+        Outcome::AppendedUnnumbered { idx: seq.0 - 1 }
+    }
+}
+
+/// A call by a master that numbers its entries.
+#[derive(Debug)]
+struct Numbered {
+    master_epoch: Epoch,
+    epoch: Epoch,
+    first: Seq,
+    prev_epoch: Epoch,
+    acked: Seq,
+    messages: Vec<Message>,
+}
+
+impl Numbered {
+    fn last(&self) -> Seq {
+        Seq(self.first.0 + self.messages.len() as u64 - 1)
+    }
+}
+
+impl State {
+    fn position(&self) -> Position {
+        Position {
+            last_seq: self.log.last_seq(),
+            last_epoch: self.log.last_epoch(),
+            epoch: self.epoch,
+            instance: self.instance.clone(),
+        }
+    }
+
+    /// Whether the entries before this call are missing and on their way. If the master believes
+    /// more to be acknowledged than there is, this copy has started anew: nothing is on its way.
+    fn is_early(&self, call: &Numbered) -> bool {
+        let last = self.log.last_seq();
+        call.first > last.next() && last >= call.acked && call.master_epoch >= self.epoch
+    }
+
+    fn receive(&mut self, call: &Numbered) -> Result<Ack, Refusal> {
+        if call.master_epoch < self.epoch {
+            let (theirs, known) = (call.master_epoch, self.epoch);
+            warn!("refused a stale master epoch={theirs} known_epoch={known}");
+            let error = format!("Epoch {theirs} is over: epoch {known} has begun");
+            return Err(self.refuse(Conflict::StaleEpoch, error));
+        }
+        self.epoch = call.master_epoch;
+        let previous = call.first.previous();
+        let last = self.log.last_seq();
+        if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
+            return Err(self.refuse_diverged(previous));
+        }
+        match self.log.accept(call.epoch, call.first, &call.messages) {
+            Ok(accepted) => {
+                if accepted.new > 0 {
+                    self.log_accepted(call, last.next());
+                }
+                let seq = call.last();
+                let duplicate = accepted.new == 0 && !call.messages.is_empty();
+                let idx = seq.previous().0;
+                Ok(Ack { status: "ok".into(), idx, seq, duplicate, position: self.position() })
+            }
+            Err(NotAccepted::Diverged(seq)) => Err(self.refuse_diverged(seq)),
+            Err(NotAccepted::Gap) => {
+                debug!("refused a gap first_seq={} last_seq={last}", call.first);
+                let error = format!("Entries {} to {previous} are missing", last.next());
+                Err(self.refuse(Conflict::Gap, error))
+            }
+        }
+    }
+
+    fn log_accepted(&self, call: &Numbered, first_new: Seq) {
+        let (last, message) = (call.last(), &call.messages[call.messages.len() - 1]);
+        if first_new == last {
+            info!("accepted seq={last} msg={}", excerpt(message));
+        } else {
+            info!("accepted first_seq={first_new} last_seq={last} last_msg={}", excerpt(message));
+        }
+    }
+
+    fn refuse_diverged(&self, seq: Seq) -> Refusal {
+        warn!("refused diverged entries seq={seq}");
+        self.refuse(Conflict::Diverged, format!("Another entry is held at {seq}"))
+    }
+
+    fn refuse(&self, code: Conflict, error: String) -> Refusal {
+        Refusal { error, code, position: self.position() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(json: &str) -> Replicate {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// The outcome in one line: the golden form that the tests below compare.
+    fn line(replica: &Replica, json: &str) -> String {
+        match replica.receive(call(json)) {
+            Outcome::Acknowledged(a) if a.duplicate => format!("duplicate {}", a.position.last_seq),
+            Outcome::Acknowledged(a) => format!("ok {} of {}", a.seq, a.position.last_seq),
+            Outcome::AppendedUnnumbered { idx } => format!("unnumbered idx {idx}"),
+            Outcome::Refused(r) => format!("{:?} {}", r.code, r.position.last_seq),
+            Outcome::Malformed => "malformed".into(),
+        }
+    }
+
+    fn log_of(replica: &Replica) -> String {
+        replica.read(|log| String::from_utf8(common::wire::messages(log).into_body()).unwrap())
+    }
+
+    #[test]
+    fn calls_and_their_answers() {
+        let replica = Replica::new(Duration::ZERO);
+        let script = [
+            (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "ok 1 of 1"),
+            (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "duplicate 1"),
+            (r#"{"epoch":5,"seq":1,"msg":"x"}"#, "Diverged 1"),
+            (r#"{"epoch":5,"seq":2,"prev_epoch":5,"entries":["b","c"]}"#, "ok 3 of 3"),
+            (r#"{"epoch":5,"seq":3,"prev_epoch":5,"entries":["c","d"]}"#, "ok 4 of 4"),
+            (r#"{"epoch":5,"seq":7,"prev_epoch":5,"acked_seq":6,"msg":"g"}"#, "Gap 4"),
+            (r#"{"epoch":4,"seq":5,"prev_epoch":5,"msg":"e"}"#, "StaleEpoch 4"),
+            (r#"{"epoch":6,"seq":5,"prev_epoch":6,"msg":"e"}"#, "Diverged 4"),
+            (r#"{"epoch":6,"seq":5,"prev_epoch":5,"entry_epoch":5,"msg":"e"}"#, "ok 5 of 5"),
+            (r#"{"epoch":6,"seq":6,"prev_epoch":5,"msg":"f"}"#, "ok 6 of 6"),
+            (r#"{"epoch":6,"seq":7,"prev_epoch":6,"entries":[]}"#, "ok 6 of 6"),
+            (r#"{"epoch":6,"seq":0,"msg":"z"}"#, "malformed"),
+            (r#"{"epoch":6,"seq":7}"#, "malformed"),
+            (r#"{"epoch":6,"seq":7,"msg":"z","entries":[]}"#, "malformed"),
+            (r#"{"entries":["z"]}"#, "malformed"),
+            (r#"{"msg":"seed"}"#, "unnumbered idx 6"),
+            (r#"{"msg":"seed"}"#, "unnumbered idx 7"),
+            (r#"{"epoch":6,"seq":7,"prev_epoch":6,"msg":"seed"}"#, "Diverged 8"),
+        ];
+        for (json, expected) in script {
+            assert_eq!(line(&replica, json), expected, "{json}");
+        }
+        assert_eq!(log_of(&replica), r#"{"messages":["a","b","c","d","e","f","seed","seed"]}"#);
+        assert_eq!(replica.position().epoch, Epoch(6));
+    }
+
+    #[test]
+    fn an_early_call_waits_for_its_predecessor_and_is_stored_after_it() {
+        let replica = Replica::new(Duration::ZERO);
+        thread::scope(|scope| {
+            let early = r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#;
+            let early = scope.spawn(|| line(&replica, early));
+            assert_eq!(line(&replica, r#"{"epoch":5,"seq":1,"msg":"a"}"#), "ok 1 of 1");
+            assert_eq!(early.join().unwrap(), "ok 2 of 2");
+        });
+        assert_eq!(log_of(&replica), r#"{"messages":["a","b"]}"#);
+    }
+
+    #[test]
+    fn an_early_call_whose_predecessor_never_comes_is_told_what_is_missing() {
+        let replica = Replica::new(Duration::ZERO);
+        let start = Instant::now();
+        assert_eq!(line(&replica, r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#), "Gap 0");
+        assert!(start.elapsed() >= PREDECESSOR_TIMEOUT);
+        let start = Instant::now();
+        let missed = r#"{"epoch":5,"seq":2,"prev_epoch":5,"acked_seq":1,"msg":"b"}"#;
+        assert_eq!(line(&replica, missed), "Gap 0");
+        assert!(start.elapsed() < PREDECESSOR_TIMEOUT, "nothing was on its way");
+    }
+}
