@@ -47,7 +47,7 @@ stop_nodes() {
         tenths=$((tenths + 1))
     done
     for pid in "${node_pids[@]}"; do
-        kill -KILL "$pid" 2>/dev/null || true
+        if kill -0 "$pid" 2>/dev/null; then kill -KILL "$pid"; fi
         wait "$pid" 2>/dev/null || unclean=$((unclean + 1))
     done
     node_pids=()

@@ -193,13 +193,18 @@ impl Log {
         }
         let full = self.segments.last().is_none_or(|s| s.text.len() >= SEGMENT_BYTES);
         if full {
-            self.segments.push(Arc::new(Segment { first: seq, text: Vec::new(), ends: Vec::new() }));
+            self.segments.push(Arc::new(Segment {
+                first: seq,
+                text: Vec::new(),
+                ends: Vec::new(),
+            }));
         }
         let segment = self.segments.last_mut().expect("one was just made if there was none");
         // Copies the segment if a reader holds it, and only then.
         let segment = Arc::make_mut(segment);
         segment.text.extend_from_slice(message.json.as_bytes());
-        let end = u32::try_from(segment.text.len()).expect("a segment and a message are below 4 GiB");
+        let end =
+            u32::try_from(segment.text.len()).expect("a segment and a message are below 4 GiB");
         segment.ends.push(end);
         segment.text.push(b',');
         self.last = seq;
@@ -238,7 +243,11 @@ impl Log {
     /// # Panics
     /// When there is no such entry.
     pub fn json(&self, seq: Seq) -> &[u8] {
-        assert!(seq > Seq::NONE && seq <= self.last, "entry {seq} asked, the last is {}", self.last);
+        assert!(
+            seq > Seq::NONE && seq <= self.last,
+            "entry {seq} asked, the last is {}",
+            self.last
+        );
         let segment = &self.segments[self.segment_of(seq)];
         &segment.text[segment.range(seq)]
     }
@@ -331,7 +340,8 @@ mod tests {
         let mut log = Log::new();
         texts.iter().for_each(|text| _ = log.append(ONE, &Message::new(text)));
         assert!(log.segments.len() > 3, "{} segments", log.segments.len());
-        let all: Vec<String> = serde_json::from_str(&format!("[{}]", text(&log, 1..=5000))).unwrap();
+        let all: Vec<String> =
+            serde_json::from_str(&format!("[{}]", text(&log, 1..=5000))).unwrap();
         assert_eq!(all, texts);
         for seq in [1, 1260, 1261, 1262, 5000] {
             let expected = Message::new(&texts[seq - 1]);

@@ -49,7 +49,8 @@ pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> 
         .add_filter_ignore_str("ureq")
         .build();
     let writer = LineWriter { lines: sender.clone(), line: Vec::new() };
-    let logger = Named { name: node_name.to_string(), inner: WriteLogger::new(level, config, writer) };
+    let logger =
+        Named { name: node_name.to_string(), inner: WriteLogger::new(level, config, writer) };
     log::set_boxed_logger(Box::new(logger))?;
     log::set_max_level(level);
     if LINES.set(sender).is_ok() {

@@ -123,7 +123,8 @@ impl Closed {
 }
 
 fn descriptors() -> io::Result<Vec<RawFd>> {
-    let names = fs::read_dir("/dev/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names =
+        fs::read_dir("/dev/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 

@@ -208,7 +208,11 @@ impl Core {
         let reception = Reception { core: Arc::clone(self), http, ready: SegQueue::new() };
         let most = self.limits.max_in_flight.saturating_add(REFUSERS);
         let crew = Crew::start(Arc::new(reception), most);
-        if crew.threads() == 0 { Err(io::Error::other("no thread could be started")) } else { Ok(()) }
+        if crew.threads() == 0 {
+            Err(io::Error::other("no thread could be started"))
+        } else {
+            Ok(())
+        }
     }
 
     fn keep_accepting(self: &Arc<Self>, new_connections: &Receiver<()>) {

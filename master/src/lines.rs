@@ -1,0 +1,404 @@
+//! One line per secondary: what it has acknowledged, and the calls that are on their way.
+//!
+//! A call continues where the ones before it end and carries everything that the log holds from
+//! there on, so entries that arrive while a call is out ride on the next one: batches without a
+//! queue. Order, catch-up and the recognition of duplicates need nothing more. A secondary that
+//! lacks entries answers so, and the line steps back to what it has.
+//!
+//! # Several calls in flight
+//!
+//! A fast secondary gets one call at a time and large batches. A slow one must not make clients
+//! wait for a call that left without their entry: once the latest call has been out for
+//! [`SPACING`] times the number of calls in flight, the next may start, up to [`WINDOW`]. The
+//! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
+//! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
+//!
+//! # Who is there
+//!
+//! A secondary says in every answer which process it is. When that changes, whatever the former
+//! one acknowledged is forgotten, and late answers of the former one no longer count.
+
+use std::time::{Duration, Instant};
+
+use common::client::{Answer, CallError};
+use common::entries::{Epoch, Log, Seq};
+use common::wire::{Ack, Conflict, Position, Refusal, replicate_body};
+
+/// See the module: what the latest call is out for, per call in flight, before the next starts.
+pub const SPACING: Duration = Duration::from_millis(5);
+
+/// Calls in flight to one secondary at most.
+pub const WINDOW: usize = 32;
+
+/// Which secondary, as an index into the list of them.
+pub type LineId = usize;
+
+/// A call to make: everything the thread that makes it needs.
+#[derive(Debug)]
+pub struct Call {
+    /// Whom to call.
+    pub line: LineId,
+    /// The first entry carried.
+    pub first: Seq,
+    /// The last entry carried.
+    pub last: Seq,
+    /// What to post to `/replicate`.
+    pub body: Vec<u8>,
+    number: u64,
+}
+
+/// What a secondary's answer to a call means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds the entries, and says where it stands.
+    Acked(Position),
+    /// An original secondary holds the entry.
+    AckedByOriginal,
+    /// It lacks entries before the first.
+    Gap(Position),
+    /// It has heard of a greater epoch.
+    Stale(Position),
+    /// It did not take the entries, or nobody knows whether it did.
+    Failed(String),
+    /// It holds other entries.
+    Diverged(String),
+}
+
+impl Verdict {
+    /// Reads an answer, or the lack of one. Nothing that a peer may send goes further than this.
+    pub fn of(result: Result<Answer, CallError>) -> Verdict {
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => return Verdict::Failed(error.to_string()),
+        };
+        match answer.status {
+            200 => Verdict::of_200(&answer.body),
+            409 => match serde_json::from_slice::<Refusal>(&answer.body) {
+                Ok(Refusal { code: Conflict::Gap, position, .. }) => Verdict::Gap(position),
+                Ok(Refusal { code: Conflict::StaleEpoch, position, .. }) => {
+                    Verdict::Stale(position)
+                }
+                Ok(Refusal { code: Conflict::Diverged, error, .. }) => Verdict::Diverged(error),
+                Err(_) => Verdict::Failed(format!("answered 409: {}", beginning(&answer.body))),
+            },
+            status => Verdict::Failed(format!("answered {status}: {}", beginning(&answer.body))),
+        }
+    }
+
+    fn of_200(body: &[u8]) -> Verdict {
+        if let Ok(ack) = serde_json::from_slice::<Ack>(body) {
+            return Verdict::Acked(ack.position);
+        }
+        match serde_json::from_slice::<serde_json::Value>(body) {
+            Ok(json) if json["status"] == "ok" && json.get("seq").is_none() => {
+                Verdict::AckedByOriginal
+            }
+            Ok(_) => Verdict::Failed(format!("answered 200 without an ack: {}", beginning(body))),
+            Err(_) => Verdict::Failed(format!("answered 200 without JSON: {}", beginning(body))),
+        }
+    }
+}
+
+/// The beginning of a body that was not understood, fit for a log line and an answer.
+fn beginning(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(80)]).escape_debug().to_string()
+}
+
+/// Entries that a secondary did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which secondary.
+    pub line: LineId,
+    /// The first entry of the call that failed.
+    pub first: Seq,
+    /// The last entry of that call.
+    pub last: Seq,
+    /// The number of that call: those claimed later have greater ones.
+    pub call: u64,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// How much a secondary can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing has been heard of it.
+    Unknown,
+    /// One of ours.
+    Numbering,
+    /// One that knows no places: one entry a call, one call at a time, no catch-up promised.
+    Original,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    first: Seq,
+    last: Seq,
+    since: Instant,
+}
+
+/// One secondary, as the master sees it.
+///
+/// Invariants: `acked` is at most the master's last entry; every call in flight continues where
+/// another one, or `acked`, ended at the time it was claimed.
+#[derive(Debug)]
+pub struct Line {
+    url: String,
+    kind: Kind,
+    /// It holds everything up to and including this, as far as is known.
+    acked: Seq,
+    /// Oldest first.
+    calls: Vec<InFlight>,
+    /// Which process answers there, and the number of the first call that it answered.
+    instance: Option<(String, u64)>,
+    /// Why the last call failed, if it did.
+    last_error: Option<String>,
+}
+
+impl Line {
+    fn new(url: &str) -> Line {
+        Line {
+            url: url.to_string(),
+            kind: Kind::Unknown,
+            acked: Seq::NONE,
+            calls: Vec::new(),
+            instance: None,
+            last_error: None,
+        }
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// It holds everything up to and including this entry, as far as is known.
+    pub fn acked_seq(&self) -> Seq {
+        self.acked
+    }
+
+    /// Why the last call failed; `None` since it works again.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// The last entry such that it and all before it are acknowledged or on their way.
+    fn covered(&self) -> Seq {
+        let mut covered = self.acked;
+        // A call's entries may begin before, inside or after what others carry: repeat until
+        // nothing more connects. There are at most WINDOW of them.
+        while let Some(call) =
+            self.calls.iter().find(|c| c.first <= covered.next() && c.last > covered)
+        {
+            covered = call.last;
+        }
+        covered
+    }
+
+    /// When the next call may start: `None` for not before one in flight has been answered.
+    fn free_at(&self) -> Option<Option<Instant>> {
+        match self.calls.last() {
+            None => Some(None),
+            Some(_) if self.kind != Kind::Numbering || self.calls.len() >= WINDOW => None,
+            Some(latest) => {
+                let count = u32::try_from(self.calls.len()).expect("at most WINDOW calls");
+                Some(Some(latest.since + SPACING * count))
+            }
+        }
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        self.free_at().is_some_and(|at| at.is_none_or(|at| at <= now))
+    }
+
+    /// Takes note of which process has answered the call of this number; `false` if a later one
+    /// has answered already.
+    fn identify(&mut self, instance: &str, number: u64) -> bool {
+        self.kind = Kind::Numbering;
+        match &self.instance {
+            Some((known, _)) if known == instance => true,
+            Some((_, since)) if number < *since => false,
+            known => {
+                if known.is_some() {
+                    self.acked = Seq::NONE;
+                }
+                self.instance = Some((instance.to_string(), number));
+                true
+            }
+        }
+    }
+}
+
+/// All lines of a master.
+#[derive(Debug)]
+pub struct Lines {
+    lines: Vec<Line>,
+    epoch: Epoch,
+    last_number: u64,
+    /// A greater epoch that a secondary has heard of: this master's reign is over.
+    fenced_by: Option<Epoch>,
+}
+
+impl Lines {
+    /// Lines to the secondaries with these base URLs, for the reign `epoch`.
+    pub fn new(urls: &[String], epoch: Epoch) -> Lines {
+        let lines = urls.iter().map(|url| Line::new(url)).collect();
+        Lines { lines, epoch, last_number: 0, fenced_by: None }
+    }
+
+    /// Every line, in the order of the settings.
+    pub fn iter(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter()
+    }
+
+    /// How many secondaries there are.
+    pub fn count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// This reign.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The greater epoch that ended this reign, if one has.
+    pub fn fenced_by(&self) -> Option<Epoch> {
+        self.fenced_by
+    }
+
+    /// Whether every secondary holds the entry.
+    pub fn all_acked(&self, seq: Seq) -> bool {
+        self.lines.iter().all(|line| line.acked >= seq)
+    }
+
+    /// What this secondary holds, as far as is known.
+    pub fn acked_seq(&self, line: LineId) -> Seq {
+        self.lines[line].acked
+    }
+
+    /// The last number given to a call: those claimed from now on have greater ones.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
+    /// A number for a question that is not a call, like a heartbeat: answers are ordered by it.
+    pub fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Whether a call that begins now would carry this entry to this line.
+    pub fn is_claimable(&self, line: LineId, seq: Seq, now: Instant) -> bool {
+        let line = &self.lines[line];
+        line.covered() < seq && line.is_free(now)
+    }
+
+    /// The last entry that the line has or will have by the calls in flight.
+    pub fn covered(&self, line: LineId) -> Seq {
+        self.lines[line].covered()
+    }
+
+    /// When a call that carries this entry may start, if the line lacks it and it is a matter of
+    /// time.
+    pub fn next_claim_at(&self, line: LineId, seq: Seq) -> Option<Instant> {
+        let line = &self.lines[line];
+        if line.covered() < seq { line.free_at()? } else { None }
+    }
+
+    /// Claims the line, if it is free and lacks this entry: the call must then be made and settled.
+    pub fn claim(&mut self, id: LineId, seq: Seq, log: &Log, now: Instant) -> Option<Call> {
+        if !self.is_claimable(id, seq, now) {
+            return None;
+        }
+        let (number, epoch) = (self.next_number(), self.epoch);
+        let line = &mut self.lines[id];
+        let first = line.covered().next();
+        // Until it is known to understand more, one entry in the original's form.
+        let until = if line.kind == Kind::Numbering { log.last_seq() } else { first };
+        let (body, last) = replicate_body(log, epoch, line.acked, first, until);
+        line.calls.push(InFlight { number, first, last, since: now });
+        Some(Call { line: id, first, last, body, number })
+    }
+
+    /// Settles a call that was claimed: `Some` if the entries were not taken.
+    pub fn settle(&mut self, call: &Call, verdict: Verdict, log: &Log) -> Option<Failure> {
+        let line = &mut self.lines[call.line];
+        line.calls.retain(|in_flight| in_flight.number != call.number);
+        let failed = match verdict {
+            Verdict::Acked(position) if position.last_seq < call.last => {
+                Err(format!("acknowledged entry {} and holds {}", call.last, position.last_seq))
+            }
+            Verdict::Acked(position) => self.observe(call.line, call.number, &position, log),
+            Verdict::AckedByOriginal => {
+                line.kind = Kind::Original;
+                line.acked = line.acked.max(call.last);
+                Ok(())
+            }
+            Verdict::Gap(position) => {
+                let observed = self.observe(call.line, call.number, &position, log);
+                let contradiction = position.last_seq.next() >= call.first;
+                observed.and(if contradiction {
+                    Err(format!("refused entry {} and holds {}", call.first, position.last_seq))
+                } else {
+                    Ok(())
+                })
+            }
+            Verdict::Stale(position) => {
+                self.fenced_by = self.fenced_by.max(Some(position.epoch));
+                Err(format!("its epoch is {}: this master's reign is over", position.epoch))
+            }
+            Verdict::Failed(detail) => Err(detail),
+            Verdict::Diverged(detail) => Err(format!("diverged: {detail}")),
+        };
+        let Err(detail) = failed else {
+            self.lines[call.line].last_error = None;
+            return None;
+        };
+        self.lines[call.line].last_error = Some(detail.clone());
+        let Call { line, first, last, number, .. } = *call;
+        Some(Failure { line, first, last, call: number, detail })
+    }
+
+    /// Takes note of where a secondary says that it stands.
+    ///
+    /// # Errors
+    /// When its log is not a prefix of the master's; then nothing of it counts as acknowledged.
+    pub fn observe(
+        &mut self,
+        id: LineId,
+        number: u64,
+        position: &Position,
+        log: &Log,
+    ) -> Result<(), String> {
+        if position.epoch > self.epoch {
+            self.fenced_by = self.fenced_by.max(Some(position.epoch));
+        }
+        let line = &mut self.lines[id];
+        if !line.identify(&position.instance, number) {
+            return Ok(());
+        }
+        let last = position.last_seq;
+        if last > log.last_seq() {
+            return Err(format!("diverged: holds {last} entries, the master {}", log.last_seq()));
+        }
+        if log.epoch_of(last) != position.last_epoch {
+            return Err(format!("diverged: holds another entry at {last}"));
+        }
+        line.acked = line.acked.max(last);
+        if line.acked == log.last_seq() {
+            line.last_error = None;
+        }
+        Ok(())
+    }
+
+    /// Why the last call to this secondary failed; `None` since it works again.
+    pub fn last_error(&self, line: LineId) -> Option<String> {
+        self.lines[line].last_error.clone()
+    }
+
+    /// Takes note that a secondary could not be asked, or is not what it should be.
+    pub fn note_error(&mut self, id: LineId, detail: String) {
+        self.lines[id].last_error = Some(detail);
+    }
+}
