@@ -20,6 +20,9 @@ use crate::entries::Message;
 /// Lines that wait for the reader of stdout at most.
 pub const MAX_PENDING_LINES: usize = 8192;
 
+/// How long lines gather before they are written together.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// Characters of a message that a log line shows.
 const EXCERPT_CHARS: usize = 80;
 
@@ -84,21 +87,27 @@ pub fn excerpt(message: &Message) -> String {
     excerpt
 }
 
+/// Writes what has come, then lets a little more come: one write and one wake-up for many lines.
 fn write(lines: &Receiver<Line>) {
     let mut stdout = io::stdout().lock();
-    for line in lines {
+    let mut text = Vec::new();
+    while let Ok(line) = lines.recv() {
         let dropped = DROPPED.swap(0, Relaxed);
         if dropped > 0 {
-            let _ = writeln!(stdout, "… {dropped} lines dropped: nobody was reading");
+            text = format!("… {dropped} lines dropped: nobody was reading\n").into_bytes();
         }
-        // When stdout is closed there is nobody to tell.
-        match line {
-            Line::Text(text) => _ = stdout.write_all(&text),
-            Line::Flush(done) => {
-                let _ = stdout.flush();
-                let _ = done.try_send(());
+        let mut flushed = Vec::new();
+        for line in std::iter::once(line).chain(lines.try_iter()) {
+            match line {
+                Line::Text(line) => text.extend_from_slice(&line),
+                Line::Flush(done) => flushed.push(done),
             }
         }
+        // When stdout is closed there is nobody to tell.
+        let _ = stdout.write_all(&text).and_then(|()| stdout.flush());
+        text.clear();
+        flushed.iter().for_each(|done| _ = done.try_send(()));
+        thread::sleep(GATHER);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The bodies that nodes and clients exchange, field by field.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::entries::{Epoch, Log, Message, Seq};
@@ -122,6 +124,49 @@ pub struct AckStatus {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// The answer 201 to `POST /messages`, without the log that the original's has in front of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Created {
+    /// Every secondary and what it did.
+    pub acks: Vec<AckStatus>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// How many nodes hold the entry, the master included.
+    pub w: usize,
+    /// The place of the entry.
+    pub seq: Seq,
+}
+
+/// The master's answer to `GET /health`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MasterHealth {
+    /// `ok`
+    pub status: String,
+    /// Base URLs of the secondaries.
+    pub secondaries: Vec<String>,
+    /// How many entries the log has.
+    pub count: u64,
+    /// The reign of this master.
+    pub epoch: Epoch,
+    /// The place of the last entry.
+    pub last_seq: Seq,
+    /// The greater epoch that has ended this reign, if one has.
+    pub fenced_by: Option<Epoch>,
+    /// How each secondary stands, by base URL.
+    pub secondary_statuses: BTreeMap<String, SecondaryStatus>,
+}
+
+/// How a secondary stands, as the master sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SecondaryStatus {
+    /// It holds everything up to and including this entry.
+    pub acked_seq: Seq,
+    /// How many entries it lacks.
+    pub lag_entries: u64,
+    /// Why the last call to it failed, if it did.
+    pub last_error: Option<String>,
 }
 
 /// The answer 502 to `POST /messages`: the entry is in the log and will reach every secondary.

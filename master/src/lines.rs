@@ -402,3 +402,6 @@ impl Lines {
         self.lines[id].last_error = Some(detail);
     }
 }
+
+#[cfg(test)]
+mod tests;

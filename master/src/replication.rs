@@ -12,7 +12,7 @@
 //! One mutex protects the log, the lines and the waiters. It is never held during a call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Scope};
+use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
 use common::client::Client;
@@ -42,7 +42,7 @@ pub struct State {
     pub log: Log,
     /// What each secondary has and gets.
     pub lines: Lines,
-    waiters: Waiters,
+    waiters: Waiters<Thread>,
 }
 
 /// How a write ended.
@@ -122,8 +122,9 @@ impl Replication {
             };
             let mut calls = state.claim_lacking(seq, now);
             let Some(own) = calls.pop() else {
-                let wait_until =
-                    state.next_claim_at(seq).map_or(wait_until, |at| at.min(wait_until));
+                let State { lines, waiters, .. } = &mut *state;
+                let due = waiters.set_timer(seq, lines);
+                let wait_until = due.map_or(wait_until, |at| at.min(wait_until));
                 drop(state);
                 thread::park_timeout(wait_until.saturating_duration_since(now));
                 state = self.lock();
@@ -142,7 +143,7 @@ impl Replication {
         // It may have been woken to make a call that somebody else must make now.
         let woken = state.choose_woken();
         drop(state);
-        woken.iter().for_each(thread::Thread::unpark);
+        woken.iter().for_each(Thread::unpark);
         written
     }
 
@@ -180,7 +181,7 @@ impl Replication {
         self.log_change(lines, call.line, was_failing);
         let woken = state.choose_woken();
         drop(state);
-        woken.iter().for_each(thread::Thread::unpark);
+        woken.iter().for_each(Thread::unpark);
     }
 
     /// The base URLs of the secondaries.
@@ -220,7 +221,7 @@ impl Replication {
         self.log_change(lines, line, was_failing);
         let woken = state.choose_woken();
         drop(state);
-        woken.iter().for_each(thread::Thread::unpark);
+        woken.iter().for_each(Thread::unpark);
     }
 
     /// A failure that repeats is logged when it begins and when it ends.
@@ -239,7 +240,7 @@ impl State {
         self.waiters.look(seq, &self.lines)
     }
 
-    fn choose_woken(&mut self) -> Vec<thread::Thread> {
+    fn choose_woken(&mut self) -> Vec<Thread> {
         self.waiters.choose_woken(&self.lines, Instant::now())
     }
 
@@ -252,10 +253,6 @@ impl State {
         let lacking: Vec<LineId> = self.lacking(seq).collect();
         let State { log, lines, .. } = self;
         lacking.into_iter().filter_map(|line| lines.claim(line, seq, log, now)).collect()
-    }
-
-    fn next_claim_at(&self, seq: Seq) -> Option<Instant> {
-        self.lacking(seq).filter_map(|line| self.lines.next_claim_at(line, seq)).min()
     }
 
     fn outcome(&self, seq: Seq, failures: &[(LineId, String)], timeout: Duration) -> Written {

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::entries::Seq;
 use common::http::{Handler, Reply, Request, Response};
 use common::logging::excerpt;
-use common::wire::{self, AckStatus, EXPECTED_MSG, PostMessage, ReplicationFailed};
+use common::wire::{
+    self, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed, SecondaryStatus,
+};
 use log::{info, warn};
 use serde_json::json;
 
 use crate::replication::{Replication, Written};
+
+/// The preference for an answer that does not grow with the log.
+const MINIMAL: &str = "return=minimal";
 
 /// Answers requests to the master.
 #[derive(Debug)]
@@ -42,32 +46,30 @@ impl Routes {
 
     fn health(&self) -> Response {
         let state = self.replication.lock();
-        let last = state.log.last_seq();
+        let last_seq = state.log.last_seq();
         let statuses = state.lines.iter().map(|line| {
-            let acked = line.acked_seq();
-            let status = json!({
-                "acked_seq": acked,
-                "lag_entries": last.0 - acked.0,
-                "last_error": line.last_error(),
-            });
-            (line.url().to_string(), status)
+            let acked_seq = line.acked_seq();
+            let lag_entries = last_seq.0 - acked_seq.0;
+            let last_error = line.last_error().map(str::to_string);
+            (line.url().to_string(), SecondaryStatus { acked_seq, lag_entries, last_error })
         });
-        let health = json!({
-            "status": "ok",
-            "secondaries": self.replication.urls(),
-            "count": last,
-            "last_seq": last,
-            "epoch": state.lines.epoch(),
-            "fenced_by": state.lines.fenced_by(),
-            "secondary_statuses": statuses.collect::<serde_json::Map<_, _>>(),
-        });
+        let health = MasterHealth {
+            status: "ok".into(),
+            secondaries: self.replication.urls(),
+            count: last_seq.0,
+            epoch: state.lines.epoch(),
+            last_seq,
+            fenced_by: state.lines.fenced_by(),
+            secondary_statuses: statuses.collect(),
+        };
         drop(state);
         Response::json(200, &health)
     }
 
-    fn post(&self, body: &[u8], reply: Reply) {
+    fn post(&self, request: &Request, reply: Reply) {
         let start = Instant::now();
-        let Ok(PostMessage { msg }) = serde_json::from_slice(body) else {
+        let minimal = prefers_minimal(request);
+        let Ok(PostMessage { msg }) = serde_json::from_slice(&request.body) else {
             return reply.send(Response::error(400, EXPECTED_MSG));
         };
         self.replication.write(&msg, |replication, written| {
@@ -75,7 +77,8 @@ impl Routes {
             let response = match &written {
                 Written::Acknowledged { seq, acks } => {
                     info!("appended seq={seq} msg={} duration_ms={duration_ms}", excerpt(&msg));
-                    created(replication, *seq, acks, duration_ms)
+                    let (acks, w, seq) = (acks.clone(), acks.len() + 1, *seq);
+                    created(replication, &Created { acks, duration_ms, w, seq }, minimal)
                 }
                 Written::Unacknowledged { seq, failed, acks } => {
                     let detail = failed.detail.clone().unwrap_or_default();
@@ -100,20 +103,30 @@ impl Routes {
     }
 }
 
-/// The original's 201, which carries the whole log.
-fn created(replication: &Replication, seq: Seq, acks: &[AckStatus], duration_ms: u64) -> Response {
-    let w = acks.len() + 1;
-    let rest = json!({ "acks": acks, "duration_ms": duration_ms, "w": w, "seq": seq }).to_string();
-    // `{"messages":[…]` and `{"acks":…}` become one object.
-    let rest = format!(",{}", &rest[1..]);
-    let chunks = wire::messages_object(&replication.lock().log, rest.as_bytes());
-    Response::chunks(201, chunks).with_header("Location", format!("/messages/{seq}"))
+/// The answer 201: the original's, which carries the whole log, or the short one of a client that
+/// prefers it (RFC 7240).
+fn created(replication: &Replication, created: &Created, minimal: bool) -> Response {
+    let response = if minimal {
+        Response::json(201, created).with_header("Preference-Applied", MINIMAL)
+    } else {
+        // `{"messages":[…]` and `{"acks":…}` become one object.
+        let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
+        rest[0] = b',';
+        Response::chunks(201, wire::messages_object(&replication.lock().log, &rest))
+    };
+    response.with_header("Location", format!("/messages/{}", created.seq))
+}
+
+/// Whether the client prefers an answer without the log.
+fn prefers_minimal(request: &Request) -> bool {
+    let preferences = request.header("Prefer").unwrap_or("");
+    preferences.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case(MINIMAL))
 }
 
 impl Handler for Routes {
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
-            ("/messages", "POST") => self.post(&request.body, reply),
+            ("/messages", "POST") => self.post(request, reply),
             _ => reply.send(self.answer(request)),
         }
     }
