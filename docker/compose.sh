@@ -15,8 +15,8 @@ else
     echo "'make demo' and 'make run' need no Docker: they start the same cluster as plain processes." >&2
     exit 1
 fi
-if ! problem=$(docker info 2>&1 >/dev/null) || ! docker version >/dev/null 2>&1; then
-    echo "No Docker engine answers. ${problem##*$'\n'}" >&2
+if ! problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null); then
+    echo "No Docker engine answers: $problem" >&2
     echo "'make demo' and 'make run' need none: they start the same cluster as plain processes." >&2
     exit 1
 fi

@@ -136,8 +136,11 @@ show_without_delay() {
         say "   Left out: it needs a second cluster, and there is no cargo here to build one."
         return
     fi
-    say "   A second cluster, on free ports and without a delay (building it first, if need be)."
-    [ -n "${master_bin:-}" ] || build_nodes || fail "the nodes could not be built"
+    say "   A second cluster, on free ports and without a delay:"
+    if [ -z "${master_bin:-}" ]; then
+        say "   (of plain processes; building them first, if need be)"
+        build_nodes || fail "the nodes could not be built"
+    fi
     launch undelayed1 "$secondary_bin" --port 0
     first=http://$addr
     launch undelayed2 "$secondary_bin" --port 0
@@ -253,9 +256,9 @@ show() {
 
 # shortened TEXT: a long log's middle is of no use on a screen.
 shortened() {
-    local text=$1 left_out=$((${#1} - 500))
+    local text=$1 left_out=$((${#1} - 400))
     if [ $left_out -gt 0 ]; then
-        text="${text:0:100} [... $left_out characters ...] ${text: -400}"
+        text="${text:0:80} [... $left_out characters ...] ${text: -320}"
     fi
     printf '%s\n' "$text"
 }
@@ -279,12 +282,12 @@ launch() {
 
 fail() {
     local file
-    say "" "WRONG: $1" >&2
     for file in "$work"/*.log; do
         [ -s "$file" ] || continue
-        say "--- the last lines of $(basename "$file" .log)" >&2
+        say "" "The last lines of $(basename "$file" .log):" >&2
         tail -n 15 "$file" >&2
     done
+    say "" "WRONG: $1" >&2
     exit 1
 }
 

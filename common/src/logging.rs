@@ -76,14 +76,18 @@ pub fn flush(timeout: Duration) {
 
 /// The beginning of a message for a log line: its JSON with every control character escaped.
 pub fn excerpt(message: &Message) -> String {
+    let json = message.json();
+    let text = &json[1..json.len() - 1];
     let mut excerpt = String::with_capacity(EXCERPT_CHARS + 8);
-    for (count, c) in message.json().chars().enumerate() {
-        if count > EXCERPT_CHARS {
-            excerpt.push_str("…\"");
+    excerpt.push('"');
+    for (count, c) in text.chars().enumerate() {
+        if count == EXCERPT_CHARS {
+            excerpt.push('…');
             break;
         }
         if c.is_control() { excerpt.extend(c.escape_unicode()) } else { excerpt.push(c) }
     }
+    excerpt.push('"');
     excerpt
 }
 
@@ -165,7 +169,7 @@ mod tests {
         let long = excerpt(&Message::new(&"é".repeat(100)));
         assert_eq!(long.chars().filter(|c| *c == 'é').count(), EXCERPT_CHARS);
         assert!(long.ends_with("é…\""), "{long}");
-        let exact = excerpt(&Message::new(&"x".repeat(EXCERPT_CHARS - 1)));
+        let exact = excerpt(&Message::new(&"x".repeat(EXCERPT_CHARS)));
         assert!(!exact.contains('…'), "{exact}");
     }
 

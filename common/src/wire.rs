@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Serialize};
 
 use crate::entries::{Epoch, Log, Message, Seq};
@@ -15,6 +16,18 @@ pub const BATCH_BYTES: usize = 1 << 20;
 
 /// Room for everything in a call that is not message text.
 pub const CALL_OVERHEAD_BYTES: usize = 4096;
+
+/// Reads a body that must be a JSON object. An array would do for serde, with the fields in the
+/// order of their declaration.
+///
+/// # Errors
+/// When it is none, or not of this kind.
+pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(serde_json::Error::custom("not an object"));
+    }
+    serde_json::from_slice(body)
+}
 
 /// `POST /messages` to the master.
 #[derive(Debug, Deserialize)]
@@ -112,6 +125,15 @@ pub struct SecondaryHealth {
     /// Where it stands; absent from an original.
     #[serde(flatten)]
     pub position: Option<Position>,
+}
+
+/// A secondary's answer to `POST /replicate` in the original's form.
+#[derive(Debug, Serialize)]
+pub struct OriginalAck {
+    /// `ok`
+    pub status: String,
+    /// The 0-based place of the entry.
+    pub idx: u64,
 }
 
 /// One secondary's part in the answer to `POST /messages`.
@@ -292,6 +314,14 @@ mod tests {
         assert_eq!(call.entries, Some(vec![Message::new("a"), Message::new("b")]));
         let seed: Replicate = serde_json::from_str(r#"{"msg":"x"}"#).unwrap();
         assert_eq!((seed.seq, seed.msg), (None, Some(Message::new("x"))));
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        assert!(read_object::<PostMessage>(b" {\"msg\":\"x\"}").is_ok());
+        for body in [&b"[\"x\"]"[..], b"\"x\"", b"", b" "] {
+            assert!(read_object::<PostMessage>(body).is_err(), "{}", body.escape_ascii());
+        }
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub struct Call {
     /// What to post to `/replicate`.
     pub body: Vec<u8>,
     number: u64,
+    /// What was acknowledged when it was claimed, and by which process: the number that goes with
+    /// its name.
+    acked: Seq,
+    instance: Option<u64>,
 }
 
 /// What a secondary's answer to a call means.
@@ -212,6 +216,14 @@ impl Line {
         self.free_at().is_some_and(|at| at.is_none_or(|at| at <= now))
     }
 
+    /// Whether it lacks what it had acknowledged, as the same process, when the call was claimed.
+    fn takes_back(&self, call: &Call, position: &Position) -> bool {
+        let same = |(name, since): &(String, u64)| {
+            *name == position.instance && Some(*since) == call.instance
+        };
+        self.instance.as_ref().is_some_and(same) && position.last_seq < call.acked
+    }
+
     /// Takes note of which process has answered the call of this number; `false` if a later one
     /// has answered already.
     fn identify(&mut self, instance: &str, number: u64) -> bool {
@@ -318,7 +330,8 @@ impl Lines {
         let until = if line.kind == Kind::Numbering { log.last_seq() } else { first };
         let (body, last) = replicate_body(log, epoch, line.acked, first, until);
         line.calls.push(InFlight { number, first, last, since: now });
-        Some(Call { line: id, first, last, body, number })
+        let (acked, instance) = (line.acked, line.instance.as_ref().map(|(_, since)| *since));
+        Some(Call { line: id, first, last, body, number, acked, instance })
     }
 
     /// Settles a call that was claimed: `Some` if the entries were not taken.
@@ -337,7 +350,8 @@ impl Lines {
             }
             Verdict::Gap(position) => {
                 let observed = self.observe(call.line, call.number, &position, log);
-                let contradiction = position.last_seq.next() >= call.first;
+                let contradiction = position.last_seq.next() >= call.first
+                    || self.lines[call.line].takes_back(call, &position);
                 observed.and(if contradiction {
                     Err(format!("refused entry {} and holds {}", call.first, position.last_seq))
                 } else {

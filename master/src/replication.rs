@@ -110,7 +110,8 @@ impl Replication {
         seq: Seq,
         start: Instant,
     ) -> Written {
-        let deadline = start + self.ack_timeout;
+        // A call that is made at once ends before this, with a reason of its own.
+        let deadline = start + self.ack_timeout + FAILURE_GRACE;
         loop {
             let now = Instant::now();
             let wait_until = match state.look(seq) {
@@ -121,7 +122,7 @@ impl Replication {
                 Standing::Pending => deadline,
             };
             let mut calls = state.claim_lacking(seq, now);
-            let Some(own) = calls.pop() else {
+            if calls.is_empty() {
                 let State { lines, waiters, .. } = &mut *state;
                 let due = waiters.set_timer(seq, lines);
                 let wait_until = due.map_or(wait_until, |at| at.min(wait_until));
@@ -129,13 +130,19 @@ impl Replication {
                 thread::park_timeout(wait_until.saturating_duration_since(now));
                 state = self.lock();
                 continue;
-            };
-            state.waiters.calls_itself(seq);
+            }
+            // A call made on this thread must not outlast the deadline.
+            let own = if now + self.ack_timeout <= deadline { calls.pop() } else { None };
+            if own.is_some() {
+                state.waiters.calls_itself(seq);
+            }
             drop(state);
             for call in calls {
                 self.make_on(scope, call);
             }
-            self.make(&own);
+            if let Some(own) = own {
+                self.make(&own);
+            }
             state = self.lock();
         }
         let failures = state.waiters.remove(seq);

@@ -69,7 +69,7 @@ impl Routes {
     fn post(&self, request: &Request, reply: Reply) {
         let start = Instant::now();
         let minimal = prefers_minimal(request);
-        let Ok(PostMessage { msg }) = serde_json::from_slice(&request.body) else {
+        let Ok(PostMessage { msg }) = wire::read_object(&request.body) else {
             return reply.send(Response::error(400, EXPECTED_MSG));
         };
         self.replication.write(&msg, |replication, written| {

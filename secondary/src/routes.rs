@@ -2,7 +2,7 @@
 
 use common::entries::Log;
 use common::http::{Handler, Reply, Request, Response};
-use common::wire::{self, EXPECTED_MSG, Replicate, SecondaryHealth};
+use common::wire::{self, EXPECTED_MSG, OriginalAck, Replicate, SecondaryHealth};
 
 use crate::replica::{Outcome, Replica};
 
@@ -46,13 +46,13 @@ impl Routes {
     }
 
     fn replicate(&self, body: &[u8]) -> Response {
-        let Ok(call) = serde_json::from_slice::<Replicate>(body) else {
+        let Ok(call) = wire::read_object::<Replicate>(body) else {
             return Response::error(400, EXPECTED_MSG);
         };
         match self.replica.receive(call) {
             Outcome::Acknowledged(ack) => Response::json(200, &ack),
             Outcome::AppendedUnnumbered { idx } => {
-                Response::json(200, &serde_json::json!({ "status": "ok", "idx": idx }))
+                Response::json(200, &OriginalAck { status: "ok".into(), idx })
             }
             Outcome::Refused(refusal) => Response::json(409, &refusal),
             Outcome::Malformed => Response::error(400, EXPECTED_MSG),

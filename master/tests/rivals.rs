@@ -1,0 +1,205 @@
+//! Secondaries that lie about what they hold, and masters that are not alone: nothing that is
+//! not so counts as acknowledged, nothing is overwritten, and no call is repeated without end.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::cluster::Cluster;
+use support::fake::{Fake, ack, healthy, respond};
+use support::node::Node;
+use support::{SOON, wait_until};
+
+/// A secondary that acknowledges, after `change` has changed something about it.
+fn lying(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Fake {
+    Fake::start(move |request, stream| {
+        if !request.is_replicate() {
+            return healthy(stream);
+        }
+        let mut ack = ack(&request.json(), "a");
+        change(&mut ack);
+        respond(stream, 200, &ack.to_string())
+    })
+}
+
+/// A secondary that refuses with this code and this position.
+fn refusing(code: &'static str, last_seq: u64) -> Fake {
+    Fake::start(move |request, stream| {
+        if !request.is_replicate() {
+            return healthy(stream);
+        }
+        let epoch = request.json()["epoch"].clone();
+        let last_epoch = if last_seq == 0 { json!(0) } else { epoch.clone() };
+        let refusal = json!({
+            "error": "because", "code": code,
+            "last_seq": last_seq, "last_epoch": last_epoch, "epoch": epoch, "instance": "a",
+        });
+        respond(stream, 409, &refusal.to_string())
+    })
+}
+
+/// Posts and expects a 502 with this reason, and that the entry does not count as acknowledged.
+fn expect_502(fake: &Fake, reason: &str) {
+    let master = Node::master(&[&fake.url()], &[]);
+    let answer = master.post_message("m1");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let detail = answer.json()["detail"].as_str().unwrap_or_default().to_string();
+    assert!(detail.contains(reason), "expected {reason:?}: {detail:?}");
+    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+    let status = &master.health()["secondary_statuses"][&fake.url()];
+    assert_eq!(status["acked_seq"], 0, "{status}");
+    let calls = fake.received().iter().filter(|request| request.is_replicate()).count();
+    assert!(calls <= 20, "{calls} calls");
+}
+
+#[test]
+fn an_ack_that_holds_less_than_it_acknowledges_is_none() {
+    // Goal: `last_seq` says what is held. An ack of entry 1 that holds nothing is a contradiction.
+    let fake = lying(|ack| ack["last_seq"] = json!(0));
+    expect_502(&fake, "acknowledged entry 1 and holds 0");
+}
+
+#[test]
+fn an_ack_that_claims_more_than_the_master_has_is_none() {
+    // Goal: a secondary ahead of its master holds something else.
+    expect_502(&lying(|ack| ack["last_seq"] = json!(99)), "diverged: holds 99 entries");
+    expect_502(&lying(|ack| ack["last_seq"] = json!(u64::MAX)), "diverged: holds");
+}
+
+#[test]
+fn an_ack_of_another_entry_at_this_place_is_none() {
+    // Goal: the last entry's epoch must be the one it was appended in.
+    expect_502(&lying(|ack| ack["last_epoch"] = json!(7)), "diverged: holds another entry at 1");
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_a_failure() {
+    // Goal: a secondary that refuses what fits, whatever it says why, is not asked for ever.
+    expect_502(&refusing("gap", 0), "refused entry 1 and holds 0");
+    expect_502(&refusing("gap", 5), "diverged: holds 5 entries");
+    expect_502(&refusing("diverged", 0), "diverged: because");
+}
+
+#[test]
+fn a_secondary_that_takes_back_what_it_has_acknowledged_is_not_called_without_end() {
+    // Goal: it acknowledged an entry and then says, as the same process, that it lacks it. That
+    // is no gap to be filled but a broken promise: a failure, and no storm of calls.
+    let first = AtomicBool::new(true);
+    let fake = Fake::start(move |request, stream| {
+        if !request.is_replicate() {
+            return healthy(stream);
+        }
+        let call = request.json();
+        if first.swap(false, SeqCst) {
+            return respond(stream, 200, &ack(&call, "a").to_string());
+        }
+        let refusal = json!({
+            "error": "because", "code": "gap", "last_seq": 0, "last_epoch": 0,
+            "epoch": call["epoch"], "instance": "a",
+        });
+        respond(stream, 409, &refusal.to_string())
+    });
+    let master = Node::master(&[&fake.url()], &[("ACK_TIMEOUT_MS", "1000")]);
+    assert_eq!(master.post_message("m1").status, 201);
+    let answer = master.post_message("m2");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let calls = fake.received().iter().filter(|request| request.is_replicate()).count();
+    assert!(calls <= 20, "{calls} calls for two messages");
+}
+
+#[test]
+fn rubbish_instead_of_health_does_not_harm_writes() {
+    // Goal: what counts for a write is the answer to its call.
+    let fake = Fake::start(|request, stream| match request.is_replicate() {
+        true => respond(stream, 200, &ack(&request.json(), "a").to_string()),
+        false => respond(stream, 200, r#"{"status":["#),
+    });
+    let master = Node::master(&[&fake.url()], &[("HEARTBEAT_MS", "10")]);
+    for number in 1..=20 {
+        let answer = master.post_message(&format!("m{number}"));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_copy_that_diverged_is_reported_and_not_overwritten() {
+    // Goal: somebody wrote to the secondary past the master. That is shown, and left as it is.
+    let cluster = Cluster::start(&[&[], &[]], &[]);
+    cluster.post("m1");
+    let diverged = &cluster.secondaries[1];
+    let stray = diverged.send("POST", "/replicate", r#"{"msg":"stray"}"#);
+    assert_eq!(stray.seen(), (200, r#"{"status":"ok","idx":1}"#));
+    let answer = cluster.master.post_message("m2");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!(body["error"], format!("Replication to {} failed", diverged.url()));
+    assert!(body["detail"].as_str().is_some_and(|d| d.starts_with("diverged: ")), "{body}");
+    assert_eq!(diverged.log(), ["m1", "stray"]);
+    assert_eq!(cluster.secondaries[0].log(), ["m1", "m2"]);
+    let health = cluster.master.health();
+    let status = &health["secondary_statuses"][diverged.url()];
+    assert!(status["last_error"].as_str().is_some_and(|e| e.contains("diverged")), "{status}");
+}
+
+#[test]
+fn a_master_whose_reign_is_over_becomes_read_only() {
+    // Goal: a second master has begun on the same secondaries. The first one answers 503, which
+    // says that the message is not in the log, and goes on answering reads.
+    let cluster = Cluster::start(&[&[]], &[]);
+    cluster.post("m1");
+    let second = Node::master(&[&cluster.secondaries[0].url()], &[]);
+    // It knows nothing of the entry there, so it must not write over it.
+    let answer = second.post_message("other");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let fenced = wait_until("fenced", SOON, || {
+        let health = cluster.master.health();
+        if health["fenced_by"].is_u64() { Ok(health) } else { Err(health) }
+    });
+    assert!(fenced["fenced_by"].as_u64() > fenced["epoch"].as_u64(), "{fenced}");
+    let answer = cluster.master.post_message("m2");
+    assert_eq!((answer.status, &answer.json()["stored"]), (503, &json!(false)));
+    assert!(answer.json()["error"].is_string(), "{}", answer.text());
+    assert_eq!(cluster.logs(), [["m1"], ["m1"]]);
+}
+
+#[test]
+fn an_answer_of_a_former_process_does_not_count() {
+    // Goal: a secondary was restarted while its answer was on the way. That answer acknowledges
+    // what is lost by now; the entry is sent again, and only the second ack counts.
+    let state: Arc<Mutex<(usize, usize)>> = Arc::default();
+    let fake = Fake::start(move |request, stream| {
+        let calls = {
+            let mut state = state.lock().unwrap();
+            let (calls, asked) = &mut *state;
+            if !request.is_replicate() {
+                *asked += usize::from(*calls > 0);
+                // The first of these may have been asked before the call.
+                let instance = if *asked > 1 { "new" } else { "old" };
+                let health = json!({
+                    "status": "ok", "count": 0, "delay_ms": 0,
+                    "last_seq": 0, "last_epoch": 0, "epoch": 0, "instance": instance,
+                });
+                return respond(stream, 200, &health.to_string());
+            }
+            *calls += 1;
+            *calls
+        };
+        if calls > 1 {
+            return respond(stream, 200, &ack(&request.json(), "new").to_string());
+        }
+        // At the third question, the answer to the second one is known.
+        wait_until("asked three times", SOON, || match state.lock().unwrap().1 {
+            3.. => Ok(()),
+            asked => Err(asked),
+        });
+        respond(stream, 200, &ack(&request.json(), "old").to_string())
+    });
+    let master = Node::master(&[&fake.url()], &[("HEARTBEAT_MS", "10")]);
+    let answer = master.post_message("m1");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let calls = fake.received().iter().filter(|request| request.is_replicate()).count();
+    assert_eq!(calls, 2, "the entry was lost and had to be sent again");
+}
