@@ -4,6 +4,7 @@
 //! every call to a secondary. They lie in segments one behind the other, separated by commas, so
 //! a range of the log is already the inside of a JSON array.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -95,6 +96,43 @@ impl<'de> Deserialize<'de> for Message {
     }
 }
 
+/// An entry on its way into a log: a message, and the idempotency key it was posted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The message.
+    pub message: Message,
+    /// The key, if the client gave one.
+    pub key: Option<Arc<str>>,
+}
+
+impl From<Message> for Draft {
+    fn from(message: Message) -> Draft {
+        Draft { message, key: None }
+    }
+}
+
+/// The idempotency keys of the last entries that have one, as many as are kept.
+#[derive(Debug)]
+struct Keys {
+    most: usize,
+    by_key: HashMap<Arc<str>, Seq>,
+    by_seq: BTreeMap<Seq, Arc<str>>,
+}
+
+impl Keys {
+    fn insert(&mut self, seq: Seq, key: Arc<str>) {
+        self.by_key.insert(Arc::clone(&key), seq);
+        self.by_seq.insert(seq, key);
+        while self.by_seq.len() > self.most {
+            let Some((seq, key)) = self.by_seq.pop_first() else { return };
+            // The same key may have been used again since.
+            if self.by_key.get(&key) == Some(&seq) {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+}
+
 /// Why numbered entries were not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAccepted {
@@ -117,9 +155,10 @@ pub struct Accepted {
 /// - places are 1, 2, 3, … without a gap; [`Log::last_seq`] is the number of entries;
 /// - an entry never changes and never goes away;
 /// - every entry has the epoch it was appended in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Log {
     segments: Vec<Arc<Segment>>,
+    keys: Keys,
     /// The epoch of each entry, as runs: from this place on, until the next run, this epoch.
     epochs: Vec<(Seq, Epoch)>,
     last: Seq,
@@ -154,9 +193,20 @@ impl Segment {
 }
 
 impl Log {
-    /// An empty log.
-    pub fn new() -> Log {
-        Log::default()
+    /// An empty log that keeps the idempotency keys of the last `most_keys` entries with a key.
+    pub fn new(most_keys: usize) -> Log {
+        let keys = Keys { most: most_keys, by_key: HashMap::new(), by_seq: BTreeMap::new() };
+        Log { segments: Vec::new(), keys, epochs: Vec::new(), last: Seq::NONE }
+    }
+
+    /// The entry that was posted with this idempotency key, if the key is still kept.
+    pub fn find_key(&self, key: &str) -> Option<Seq> {
+        self.keys.by_key.get(key).copied()
+    }
+
+    /// The keys of these entries, for those that have one which is still kept.
+    pub fn keys(&self, range: RangeInclusive<Seq>) -> impl Iterator<Item = (Seq, &Arc<str>)> {
+        self.keys.by_seq.range(range).map(|(seq, key)| (*seq, key))
     }
 
     /// The place of the last entry, which is also how many there are.
@@ -185,8 +235,8 @@ impl Log {
         self.epochs.get(run).map_or(self.last, |(first, _)| first.previous())
     }
 
-    /// Appends a message at the end and returns its place: what a master does.
-    pub fn append(&mut self, epoch: Epoch, message: &Message) -> Seq {
+    /// Appends an entry at the end and returns its place: what a master does.
+    pub fn append(&mut self, epoch: Epoch, draft: &Draft) -> Seq {
         let seq = self.last.next();
         if self.epochs.last().is_none_or(|(_, last)| *last != epoch) {
             self.epochs.push((seq, epoch));
@@ -202,12 +252,15 @@ impl Log {
         let segment = self.segments.last_mut().expect("one was just made if there was none");
         // Copies the segment if a reader holds it, and only then.
         let segment = Arc::make_mut(segment);
-        segment.text.extend_from_slice(message.json.as_bytes());
+        segment.text.extend_from_slice(draft.message.json.as_bytes());
         let end =
             u32::try_from(segment.text.len()).expect("a segment and a message are below 4 GiB");
         segment.ends.push(end);
         segment.text.push(b',');
         self.last = seq;
+        if let Some(key) = &draft.key {
+            self.keys.insert(seq, Arc::clone(key));
+        }
         assert_eq!(segment.last(), seq, "segments and places must agree");
         seq
     }
@@ -221,20 +274,21 @@ impl Log {
         &mut self,
         epoch: Epoch,
         first: Seq,
-        messages: &[Message],
+        drafts: &[Draft],
     ) -> Result<Accepted, NotAccepted> {
         if first > self.last.next() {
             return Err(NotAccepted::Gap);
         }
         assert!(first > Seq::NONE, "an entry cannot be accepted at place {first}");
-        let known = (self.last.next().0 - first.0).min(messages.len() as u64);
-        let (known, new) = messages.split_at(usize::try_from(known).expect("at most a length"));
-        for (seq, message) in (first.0..).map(Seq).zip(known) {
-            if self.epoch_of(seq) != epoch || self.json(seq) != message.json.as_bytes() {
+        let known = (self.last.next().0 - first.0).min(drafts.len() as u64);
+        let (known, new) = drafts.split_at(usize::try_from(known).expect("at most a length"));
+        for (seq, draft) in (first.0..).map(Seq).zip(known) {
+            let differs = self.json(seq) != draft.message.json.as_bytes();
+            if differs || self.epoch_of(seq) != epoch {
                 return Err(NotAccepted::Diverged(seq));
             }
         }
-        new.iter().for_each(|message| _ = self.append(epoch, message));
+        new.iter().for_each(|draft| _ = self.append(epoch, draft));
         Ok(Accepted { new: new.len() as u64 })
     }
 
@@ -300,8 +354,12 @@ mod tests {
 
     const ONE: Epoch = Epoch(1);
 
-    fn messages(texts: &[&str]) -> Vec<Message> {
-        texts.iter().map(|text| Message::new(text)).collect()
+    fn draft(text: &str) -> Draft {
+        Message::new(text).into()
+    }
+
+    fn drafts(texts: &[&str]) -> Vec<Draft> {
+        texts.iter().map(|text| draft(text)).collect()
     }
 
     fn text(log: &Log, range: RangeInclusive<u64>) -> String {
@@ -311,8 +369,8 @@ mod tests {
     }
 
     fn log_of(texts: &[&str]) -> Log {
-        let mut log = Log::new();
-        messages(texts).iter().for_each(|message| _ = log.append(ONE, message));
+        let mut log = Log::new(2);
+        drafts(texts).iter().for_each(|draft| _ = log.append(ONE, draft));
         log
     }
 
@@ -337,8 +395,8 @@ mod tests {
     #[test]
     fn a_log_of_many_segments_reads_like_one_text() {
         let texts: Vec<String> = (0..5000).map(|n| format!("{n:>50}")).collect();
-        let mut log = Log::new();
-        texts.iter().for_each(|text| _ = log.append(ONE, &Message::new(text)));
+        let mut log = Log::new(2);
+        texts.iter().for_each(|text| _ = log.append(ONE, &draft(text)));
         assert!(log.segments.len() > 3, "{} segments", log.segments.len());
         let all: Vec<String> =
             serde_json::from_str(&format!("[{}]", text(&log, 1..=5000))).unwrap();
@@ -353,7 +411,7 @@ mod tests {
     fn a_reader_keeps_what_it_has_seen_while_the_log_grows() {
         let mut log = log_of(&["a", "b"]);
         let before = log.chunks(Seq(1)..=Seq(2));
-        log.append(ONE, &Message::new("c"));
+        log.append(ONE, &draft("c"));
         assert_eq!(before[0].bytes(), b"\"a\",\"b\"");
         assert_eq!(text(&log, 1..=3), "\"a\",\"b\",\"c\"");
     }
@@ -361,10 +419,10 @@ mod tests {
     #[test]
     fn numbered_entries_are_accepted_in_order_and_once() {
         let mut log = log_of(&["a"]);
-        assert_eq!(log.accept(ONE, Seq(3), &messages(&["c"])), Err(NotAccepted::Gap));
-        assert_eq!(log.accept(ONE, Seq(2), &messages(&["b", "c"])), Ok(Accepted { new: 2 }));
-        assert_eq!(log.accept(ONE, Seq(2), &messages(&["b", "c"])), Ok(Accepted { new: 0 }));
-        assert_eq!(log.accept(ONE, Seq(3), &messages(&["c", "d"])), Ok(Accepted { new: 1 }));
+        assert_eq!(log.accept(ONE, Seq(3), &drafts(&["c"])), Err(NotAccepted::Gap));
+        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(Accepted { new: 2 }));
+        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(Accepted { new: 0 }));
+        assert_eq!(log.accept(ONE, Seq(3), &drafts(&["c", "d"])), Ok(Accepted { new: 1 }));
         assert_eq!(log.accept(ONE, Seq(5), &[]), Ok(Accepted { new: 0 }));
         assert_eq!(text(&log, 1..=9), r#""a","b","c","d""#);
     }
@@ -373,16 +431,16 @@ mod tests {
     fn another_message_or_another_epoch_at_a_place_is_refused_and_changes_nothing() {
         let mut log = log_of(&["a", "b"]);
         let diverged = Err(NotAccepted::Diverged(Seq(2)));
-        assert_eq!(log.accept(ONE, Seq(2), &messages(&["x", "c"])), diverged);
-        assert_eq!(log.accept(Epoch(2), Seq(2), &messages(&["b", "c"])), diverged);
+        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["x", "c"])), diverged);
+        assert_eq!(log.accept(Epoch(2), Seq(2), &drafts(&["b", "c"])), diverged);
         assert_eq!(log.last_seq(), Seq(2));
     }
 
     #[test]
     fn every_entry_keeps_its_epoch() {
         let mut log = log_of(&["a", "b"]);
-        log.append(Epoch(7), &Message::new("c"));
-        log.append(Epoch(0), &Message::new("d"));
+        log.append(Epoch(7), &draft("c"));
+        log.append(Epoch(0), &draft("d"));
         let epochs: Vec<u64> = (0..=4).map(|seq| log.epoch_of(Seq(seq)).0).collect();
         assert_eq!(epochs, [0, 1, 1, 7, 0]);
         let ends: Vec<u64> = (1..=4).map(|seq| log.end_of_epoch_run(Seq(seq)).0).collect();
@@ -402,5 +460,19 @@ mod tests {
         assert_eq!(batch(1, 3, 13), (2, r#"["aaaa","bbbb""#.into()));
         assert_eq!(batch(1, 9, 99), (3, r#"["aaaa","bbbb","cccc""#.into()));
         assert_eq!(batch(1, 2, 99), (2, r#"["aaaa","bbbb""#.into()));
+    }
+
+    #[test]
+    fn keys_are_found_until_as_many_newer_ones_have_come() {
+        let mut log = log_of(&["a"]);
+        let mut post = |text, key: &str| {
+            log.append(ONE, &Draft { message: Message::new(text), key: Some(key.into()) })
+        };
+        assert_eq!((post("b", "k"), post("c", "l"), post("d", "k")), (Seq(2), Seq(3), Seq(4)));
+        assert_eq!((log.find_key("k"), log.find_key("l")), (Some(Seq(4)), Some(Seq(3))));
+        log.append(ONE, &Draft { message: Message::new("e"), key: Some("m".into()) });
+        assert_eq!((log.find_key("l"), log.find_key("x")), (None, None));
+        let kept: Vec<_> = log.keys(Seq(1)..=Seq(9)).map(|(s, k)| (s.0, k.as_ref())).collect();
+        assert_eq!(kept, [(4, "k"), (5, "m")]);
     }
 }

@@ -61,5 +61,6 @@ pub mod entries;
 pub mod http;
 pub mod logging;
 pub mod node;
+pub mod reading;
 pub mod settings;
 pub mod wire;

@@ -42,6 +42,10 @@ pub struct NodeArgs {
     /// closed, in milliseconds [default: 60000]
     #[arg(long, env, value_name = "MS")]
     read_timeout_ms: Option<String>,
+    /// Idempotency keys that are remembered: those of the last entries with one
+    /// [default: 100000]
+    #[arg(long, env, value_name = "COUNT")]
+    idempotency_keys: Option<String>,
     /// How long a stopping node waits for requests in progress, in milliseconds [default: 5000]
     #[arg(long, env, value_name = "MS")]
     shutdown_timeout_ms: Option<String>,
@@ -60,6 +64,8 @@ pub struct NodeSettings {
     pub log_level: LevelFilter,
     /// Limits of the HTTP layer.
     pub limits: Limits,
+    /// How many idempotency keys are remembered.
+    pub idempotency_keys: usize,
     /// How long a stop waits for requests in progress.
     pub shutdown_timeout: Duration,
 }
@@ -88,6 +94,12 @@ impl NodeArgs {
                 ),
                 timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
             },
+            idempotency_keys: problems.number(
+                "IDEMPOTENCY_KEYS",
+                &self.idempotency_keys,
+                100_000,
+                0..=10_000_000,
+            ),
             shutdown_timeout: problems.milliseconds(
                 "SHUTDOWN_TIMEOUT_MS",
                 &self.shutdown_timeout_ms,

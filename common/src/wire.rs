@@ -1,11 +1,13 @@
 //! The bodies that nodes and clients exchange, field by field.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-use crate::entries::{Epoch, Log, Message, Seq};
+use crate::entries::{Draft, Epoch, Log, Message, Seq};
 use crate::http::{Chunk, Response};
 
 /// What `POST /messages` carries, and `POST /replicate` in the original's form.
@@ -34,6 +36,17 @@ pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
 pub struct PostMessage {
     /// The message.
     pub msg: Message,
+    /// The write concern; absent in the original. Checked by the master, which knows the range.
+    #[serde(default, deserialize_with = "present")]
+    pub w: Option<Value>,
+    /// How long to wait for it, in milliseconds; 0 for as long as it takes.
+    #[serde(default, deserialize_with = "present")]
+    pub wtimeout: Option<Value>,
+}
+
+/// A field that is there, `null` included: only a field that is not there is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// `POST /replicate` to a secondary. `msg` alone is the original's form.
@@ -57,6 +70,34 @@ pub struct Replicate {
     pub msg: Option<Message>,
     /// Several entries.
     pub entries: Option<Vec<Message>>,
+    /// The idempotency keys of those entries that have one, by place.
+    #[serde(default)]
+    pub keys: BTreeMap<u64, Arc<str>>,
+}
+
+impl Replicate {
+    /// The entries carried, in order; `None` when the call is not one that a master makes.
+    pub fn drafts(&mut self) -> Option<Vec<Draft>> {
+        let messages = match (self.msg.take(), self.entries.take()) {
+            (Some(message), None) => vec![message],
+            (None, Some(messages)) if self.seq.is_some() => messages,
+            _ => return None,
+        };
+        let first = self.seq.unwrap_or_default().0;
+        let keyed = |(place, message)| Draft { message, key: self.keys.get(&place).cloned() };
+        Some((first..).zip(messages).map(keyed).collect())
+    }
+}
+
+/// `POST /heartbeat` to a secondary: how the master stands. The answer is a [`Position`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The reign of the master.
+    pub epoch: Epoch,
+    /// Its last entry.
+    pub last_seq: Seq,
+    /// The last entry that a quorum has held.
+    pub committed_seq: Seq,
 }
 
 /// Where a secondary stands; part of everything it tells a master.
@@ -151,14 +192,17 @@ pub struct AckStatus {
 /// The answer 201 to `POST /messages`, without the log that the original's has in front of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Created {
-    /// Every secondary and what it did.
+    /// The secondaries that have acknowledged.
     pub acks: Vec<AckStatus>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// How many nodes hold the entry, the master included.
+    /// How many nodes were waited for, the master included.
     pub w: usize,
     /// The place of the entry.
     pub seq: Seq,
+    /// The idempotency key was known: nothing was appended now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
 }
 
 /// The master's answer to `GET /health`.
@@ -170,12 +214,16 @@ pub struct MasterHealth {
     pub secondaries: Vec<String>,
     /// How many entries the log has.
     pub count: u64,
-    /// The reign of this master.
+    /// The reign of this master; 0 while it recovers.
     pub epoch: Epoch,
     /// The place of the last entry.
     pub last_seq: Seq,
-    /// The greater epoch that has ended this reign, if one has.
-    pub fenced_by: Option<Epoch>,
+    /// The last entry that a majority of nodes has held.
+    pub committed_seq: Seq,
+    /// Nothing can be appended now.
+    pub read_only: bool,
+    /// Why not.
+    pub reason: Option<String>,
     /// How each secondary stands, by base URL.
     pub secondary_statuses: BTreeMap<String, SecondaryStatus>,
 }
@@ -183,10 +231,16 @@ pub struct MasterHealth {
 /// How a secondary stands, as the master sees it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SecondaryStatus {
+    /// `Healthy`, `Suspected` or `Unhealthy`.
+    pub status: String,
     /// It holds everything up to and including this entry.
     pub acked_seq: Seq,
     /// How many entries it lacks.
     pub lag_entries: u64,
+    /// For how long it has lacked something without making progress, in seconds.
+    pub lag_seconds: f64,
+    /// Its log is not a prefix of the master's: see the README.
+    pub diverged: bool,
     /// Why the last call to it failed, if it did.
     pub last_error: Option<String>,
 }
@@ -194,7 +248,7 @@ pub struct SecondaryStatus {
 /// The answer 502 to `POST /messages`: the entry is in the log and will reach every secondary.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReplicationFailed {
-    /// Which secondary failed.
+    /// Which secondary failed, or which write concern was not satisfied.
     pub error: String,
     /// Why.
     pub detail: String,
@@ -202,6 +256,12 @@ pub struct ReplicationFailed {
     pub seq: Seq,
     /// `true`: it is in the log.
     pub stored: bool,
+    /// The idempotency key was known: nothing was appended now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+    /// The secondaries that have acknowledged; only with a write concern, the original has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acked_by: Option<Vec<String>>,
     /// Every secondary and what it did.
     pub acks: Vec<AckStatus>,
 }
@@ -224,16 +284,36 @@ pub fn replicate_body(
          \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},"
     );
     let mut body = head.into_bytes();
-    if first == until {
+    let last = if first == until {
         body.extend_from_slice(b"\"msg\":");
         body.extend_from_slice(log.json(first));
-        body.push(b'}');
-        return (body, first);
+        first
+    } else {
+        body.extend_from_slice(b"\"entries\":[");
+        let last = log.write_batch(first, until, BATCH_BYTES, &mut body);
+        body.push(b']');
+        last
+    };
+    let keys: BTreeMap<u64, &Arc<str>> =
+        log.keys(first..=last).map(|(seq, key)| (seq.0, key)).collect();
+    if !keys.is_empty() {
+        body.extend_from_slice(b",\"keys\":");
+        body.extend(serde_json::to_vec(&keys).expect("numbers and strings are JSON"));
     }
-    body.extend_from_slice(b"\"entries\":[");
-    let last = log.write_batch(first, until, BATCH_BYTES, &mut body);
-    body.extend_from_slice(b"]}");
+    body.push(b'}');
     (body, last)
+}
+
+/// What a recovering master reads from a secondary: a call's body, as if sent by nobody.
+pub fn entries(log: &Log, from: Seq) -> Response {
+    let (body, _) = replicate_body(log, Epoch::default(), Seq::NONE, from, log.last_seq());
+    Response::chunks(200, vec![Chunk::Owned(body)])
+}
+
+/// The answer 503 of `GET /ready`.
+pub fn not_ready(reason: &str) -> Response {
+    Response::json(503, &serde_json::json!({ "status": "not ready", "reason": reason }))
+        .with_header("Retry-After", "1")
 }
 
 /// The answer to a path that does not exist.
@@ -246,47 +326,14 @@ pub fn method_not_allowed(allow: &str) -> Response {
     Response::error(405, "Method not allowed").with_header("Allow", allow)
 }
 
-/// The answer to `GET /messages/SEQ`: one entry.
-pub fn message(log: &Log, seq: &str) -> Response {
-    match seq.parse().map(Seq) {
-        Ok(seq) if seq > Seq::NONE && seq <= log.last_seq() => {
-            let head = format!(r#"{{"seq":{seq},"msg":"#).into_bytes();
-            Response::chunks(200, vec![Chunk::Owned([&head, log.json(seq), b"}"].concat())])
-        }
-        Ok(_) => Response::error(404, "There is no such entry"),
-        Err(_) => not_found(),
-    }
-}
-
-/// The answer to `GET /messages`: the whole log.
-pub fn messages(log: &Log) -> Response {
-    Response::chunks(200, messages_object(log, b"}"))
-}
-
-/// `{"messages":[…]` with the whole log, then `rest`.
-pub fn messages_object(log: &Log, rest: &[u8]) -> Vec<Chunk> {
-    let mut chunks = vec![Chunk::Owned(br#"{"messages":["#.to_vec())];
-    chunks.extend(log.chunks(Seq(1)..=log.last_seq()));
-    chunks.push(Chunk::Owned([b"]", rest].concat()));
-    chunks
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_entry_is_found_by_its_place() {
-        assert_eq!(message(&log(), "3").into_body(), br#"{"seq":3,"msg":"c"}"#);
-        for missing in ["0", "4", "-1", "x", ""] {
-            assert_eq!(message(&log(), missing).status, 404, "{missing}");
-        }
-    }
-
     fn log() -> Log {
-        let mut log = Log::new();
+        let mut log = Log::new(9);
         for (epoch, text) in [(1, "a"), (1, "b"), (2, "c")] {
-            log.append(Epoch(epoch), &Message::new(text));
+            log.append(Epoch(epoch), &Message::new(text).into());
         }
         log
     }
@@ -322,13 +369,6 @@ mod tests {
         for body in [&b"[\"x\"]"[..], b"\"x\"", b"", b" "] {
             assert!(read_object::<PostMessage>(body).is_err(), "{}", body.escape_ascii());
         }
-    }
-
-    #[test]
-    fn the_whole_log_is_one_json_object() {
-        let body = messages(&log()).into_body();
-        assert_eq!(body, br#"{"messages":["a","b","c"]}"#);
-        assert_eq!(messages(&Log::new()).into_body(), br#"{"messages":[]}"#);
     }
 
     #[test]

@@ -2,17 +2,23 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`concern`] | how many nodes must hold an entry, and how far a quorum has got |
+//! | [`health`] | what missed heartbeats mean, and how long to leave a failing secondary alone |
 //! | [`lines`] | per secondary: what it has acknowledged, what is on its way, what may be sent now |
 //! | [`waiters`] | which requests wait for which entry, and whom a settled call wakes |
 //! | [`replication`] | the life of one write: append, claim, call, settle, answer |
 //! | [`heartbeat`] | the same without a client: noticing and levelling a secondary that was away |
+//! | [`recovery`] | how a reign begins: with what the secondaries hold |
 //! | [`routes`] | what is answered to which request |
 //! | [`settings`] | how the master was started |
 //!
-//! `lines` and `waiters` are pure: no socket, no clock, no thread.
+//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread.
 
+pub mod concern;
+pub mod health;
 pub mod heartbeat;
 pub mod lines;
+pub mod recovery;
 pub mod replication;
 pub mod routes;
 pub mod settings;

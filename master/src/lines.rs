@@ -13,6 +13,12 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
+//! # Failures
+//!
+//! After a failure a line is left alone for a while that doubles with each further one, however
+//! many clients wait: [`backoff`]. A request of the original's kind, which fails fast, calls all the
+//! same. A secondary that is heard of again is called at once.
+//!
 //! # Who is there
 //!
 //! A secondary says in every answer which process it is. When that changes, whatever the former
@@ -23,6 +29,9 @@ use std::time::{Duration, Instant};
 use common::client::{Answer, CallError};
 use common::entries::{Epoch, Log, Seq};
 use common::wire::{Ack, Conflict, Position, Refusal, replicate_body};
+
+use crate::concern;
+use crate::health::{Health, Status, Thresholds, backoff};
 
 /// See the module: what the latest call is out for, per call in flight, before the next starts.
 pub const SPACING: Duration = Duration::from_millis(5);
@@ -158,10 +167,18 @@ pub struct Line {
     instance: Option<(String, u64)>,
     /// Why the last call failed, if it did.
     last_error: Option<String>,
+    /// Its log is not a prefix of the master's.
+    diverged: bool,
+    health: Health,
+    /// Calls that failed in a row, and when the next may be made.
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// Since when it has lacked something without making progress.
+    behind_since: Option<Instant>,
 }
 
 impl Line {
-    fn new(url: &str) -> Line {
+    fn new(url: &str, thresholds: Thresholds) -> Line {
         Line {
             url: url.to_string(),
             kind: Kind::Unknown,
@@ -169,6 +186,11 @@ impl Line {
             calls: Vec::new(),
             instance: None,
             last_error: None,
+            diverged: false,
+            health: Health::first(false, thresholds),
+            failures: 0,
+            retry_at: None,
+            behind_since: None,
         }
     }
 
@@ -187,6 +209,31 @@ impl Line {
         self.last_error.as_deref()
     }
 
+    /// Whether its log is not a prefix of the master's.
+    pub fn diverged(&self) -> bool {
+        self.diverged
+    }
+
+    /// For how long it has lacked something without making progress.
+    pub fn lag(&self, now: Instant) -> Duration {
+        self.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn advance(&mut self, to: Seq, last: Seq, now: Instant) {
+        let progress = to > self.acked;
+        self.acked = self.acked.max(to);
+        if self.acked >= last {
+            self.behind_since = None;
+        } else if progress || self.behind_since.is_none() {
+            self.behind_since = Some(now);
+        }
+    }
+
+    /// Calls may be made at once again.
+    fn forgive(&mut self) {
+        (self.failures, self.retry_at) = (0, None);
+    }
+
     /// The last entry such that it and all before it are acknowledged or on their way.
     fn covered(&self) -> Seq {
         let mut covered = self.acked;
@@ -201,7 +248,13 @@ impl Line {
     }
 
     /// When the next call may start: `None` for not before one in flight has been answered.
-    fn free_at(&self) -> Option<Option<Instant>> {
+    /// `Some(None)` is now.
+    fn free_at(&self, urgent: bool) -> Option<Option<Instant>> {
+        let spaced = self.spaced_at()?;
+        Some(if urgent { spaced } else { spaced.max(self.retry_at) })
+    }
+
+    fn spaced_at(&self) -> Option<Option<Instant>> {
         match self.calls.last() {
             None => Some(None),
             Some(_) if self.kind != Kind::Numbering || self.calls.len() >= WINDOW => None,
@@ -212,8 +265,8 @@ impl Line {
         }
     }
 
-    fn is_free(&self, now: Instant) -> bool {
-        self.free_at().is_some_and(|at| at.is_none_or(|at| at <= now))
+    fn is_free(&self, urgent: bool, now: Instant) -> bool {
+        self.free_at(urgent).is_some_and(|at| at.is_none_or(|at| at <= now))
     }
 
     /// Whether it lacks what it had acknowledged, as the same process, when the call was claimed.
@@ -235,6 +288,7 @@ impl Line {
                 if known.is_some() {
                     self.acked = Seq::NONE;
                 }
+                self.forgive();
                 self.instance = Some((instance.to_string(), number));
                 true
             }
@@ -248,15 +302,86 @@ pub struct Lines {
     lines: Vec<Line>,
     epoch: Epoch,
     last_number: u64,
+    /// The last entry of the log.
+    last: Seq,
+    /// The last entry that a quorum has held.
+    committed: Seq,
+    /// How many nodes are a quorum, the master included.
+    quorum: usize,
+    thresholds: Thresholds,
     /// A greater epoch that a secondary has heard of: this master's reign is over.
     fenced_by: Option<Epoch>,
 }
 
 impl Lines {
-    /// Lines to the secondaries with these base URLs, for the reign `epoch`.
-    pub fn new(urls: &[String], epoch: Epoch) -> Lines {
-        let lines = urls.iter().map(|url| Line::new(url)).collect();
-        Lines { lines, epoch, last_number: 0, fenced_by: None }
+    /// Lines to the secondaries with these base URLs. A majority is a quorum.
+    pub fn new(urls: &[String], thresholds: Thresholds) -> Lines {
+        Lines {
+            lines: urls.iter().map(|url| Line::new(url, thresholds)).collect(),
+            epoch: Epoch::default(),
+            last_number: 0,
+            last: Seq::NONE,
+            committed: Seq::NONE,
+            quorum: concern::majority(urls.len() + 1),
+            thresholds,
+            fenced_by: None,
+        }
+    }
+
+    /// Begins the reign of this epoch, over a log that ends with this entry; `answered` says which
+    /// secondaries have been heard of.
+    pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, answered: &[bool]) {
+        assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
+        (self.epoch, self.last) = (epoch, last);
+        for (line, answered) in self.lines.iter_mut().zip(answered) {
+            line.health = Health::first(*answered, self.thresholds);
+        }
+    }
+
+    /// An entry was appended.
+    pub fn appended(&mut self, seq: Seq, now: Instant) {
+        assert_eq!(seq, self.last.next(), "entries are appended one after another");
+        self.last = seq;
+        for line in &mut self.lines {
+            line.behind_since.get_or_insert(now);
+        }
+        self.commit();
+    }
+
+    /// The last entry that a quorum has held. It does not go back when a secondary forgets.
+    pub fn committed_seq(&self) -> Seq {
+        self.committed
+    }
+
+    fn commit(&mut self) {
+        let mut held: Vec<u64> = self.lines.iter().map(|line| line.acked.0).collect();
+        held.push(self.last.0);
+        self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
+    }
+
+    /// A heartbeat was answered, or was not; returns the new status if it has changed.
+    pub fn beat(&mut self, line: LineId, answered: bool) -> Option<Status> {
+        let before = self.status(line);
+        self.lines[line].health.beat(answered);
+        let after = self.status(line);
+        if after == before {
+            return None;
+        }
+        if after == Status::Healthy {
+            self.lines[line].forgive();
+        }
+        Some(after)
+    }
+
+    /// How a secondary is, as far as heartbeats tell.
+    pub fn status(&self, line: LineId) -> Status {
+        self.lines[line].health.status(self.thresholds)
+    }
+
+    /// Nodes that are not known to be away, the master included.
+    pub fn reachable(&self) -> usize {
+        let there = |line: &LineId| self.status(*line) != Status::Unhealthy;
+        1 + (0..self.lines.len()).filter(there).count()
     }
 
     /// Every line, in the order of the settings.
@@ -279,9 +404,14 @@ impl Lines {
         self.fenced_by
     }
 
-    /// Whether every secondary holds the entry.
-    pub fn all_acked(&self, seq: Seq) -> bool {
-        self.lines.iter().all(|line| line.acked >= seq)
+    /// The last entry of the log.
+    pub fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    /// How many secondaries hold the entry.
+    pub fn acks(&self, seq: Seq) -> usize {
+        self.lines.iter().filter(|line| line.acked >= seq).count()
     }
 
     /// What this secondary holds, as far as is known.
@@ -301,9 +431,9 @@ impl Lines {
     }
 
     /// Whether a call that begins now would carry this entry to this line.
-    pub fn is_claimable(&self, line: LineId, seq: Seq, now: Instant) -> bool {
+    pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
         let line = &self.lines[line];
-        line.covered() < seq && line.is_free(now)
+        line.covered() < seq && line.is_free(urgent, now)
     }
 
     /// The last entry that the line has or will have by the calls in flight.
@@ -313,14 +443,22 @@ impl Lines {
 
     /// When a call that carries this entry may start, if the line lacks it and it is a matter of
     /// time.
-    pub fn next_claim_at(&self, line: LineId, seq: Seq) -> Option<Instant> {
+    pub fn next_claim_at(&self, line: LineId, seq: Seq, urgent: bool) -> Option<Instant> {
         let line = &self.lines[line];
-        if line.covered() < seq { line.free_at()? } else { None }
+        if line.covered() < seq { line.free_at(urgent)? } else { None }
     }
 
     /// Claims the line, if it is free and lacks this entry: the call must then be made and settled.
-    pub fn claim(&mut self, id: LineId, seq: Seq, log: &Log, now: Instant) -> Option<Call> {
-        if !self.is_claimable(id, seq, now) {
+    /// An urgent one does not wait out the pause after a failure.
+    pub fn claim(
+        &mut self,
+        id: LineId,
+        seq: Seq,
+        urgent: bool,
+        log: &Log,
+        now: Instant,
+    ) -> Option<Call> {
+        if !self.is_claimable(id, seq, urgent, now) {
             return None;
         }
         let (number, epoch) = (self.next_number(), self.epoch);
@@ -334,22 +472,30 @@ impl Lines {
         Some(Call { line: id, first, last, body, number, acked, instance })
     }
 
-    /// Settles a call that was claimed: `Some` if the entries were not taken.
-    pub fn settle(&mut self, call: &Call, verdict: Verdict, log: &Log) -> Option<Failure> {
+    /// Settles a call that was claimed: `Some` if the entries were not taken. `random` spreads the
+    /// pause before the next try.
+    pub fn settle(
+        &mut self,
+        call: &Call,
+        verdict: Verdict,
+        log: &Log,
+        now: Instant,
+        random: u64,
+    ) -> Option<Failure> {
         let line = &mut self.lines[call.line];
         line.calls.retain(|in_flight| in_flight.number != call.number);
         let failed = match verdict {
             Verdict::Acked(position) if position.last_seq < call.last => {
                 Err(format!("acknowledged entry {} and holds {}", call.last, position.last_seq))
             }
-            Verdict::Acked(position) => self.observe(call.line, call.number, &position, log),
+            Verdict::Acked(position) => self.observe(call.line, call.number, &position, log, now),
             Verdict::AckedByOriginal => {
                 line.kind = Kind::Original;
-                line.acked = line.acked.max(call.last);
+                line.advance(call.last, log.last_seq(), now);
                 Ok(())
             }
             Verdict::Gap(position) => {
-                let observed = self.observe(call.line, call.number, &position, log);
+                let observed = self.observe(call.line, call.number, &position, log, now);
                 let contradiction = position.last_seq.next() >= call.first
                     || self.lines[call.line].takes_back(call, &position);
                 observed.and(if contradiction {
@@ -363,13 +509,21 @@ impl Lines {
                 Err(format!("its epoch is {}: this master's reign is over", position.epoch))
             }
             Verdict::Failed(detail) => Err(detail),
-            Verdict::Diverged(detail) => Err(format!("diverged: {detail}")),
+            Verdict::Diverged(detail) => {
+                line.diverged = true;
+                Err(format!("diverged: {detail}"))
+            }
         };
+        self.commit();
+        let line = &mut self.lines[call.line];
         let Err(detail) = failed else {
-            self.lines[call.line].last_error = None;
+            line.last_error = None;
+            line.forgive();
             return None;
         };
-        self.lines[call.line].last_error = Some(detail.clone());
+        line.last_error = Some(detail.clone());
+        line.failures = line.failures.saturating_add(1);
+        line.retry_at = Some(now + backoff(line.failures, random));
         let Call { line, first, last, number, .. } = *call;
         Some(Failure { line, first, last, call: number, detail })
     }
@@ -384,6 +538,7 @@ impl Lines {
         number: u64,
         position: &Position,
         log: &Log,
+        now: Instant,
     ) -> Result<(), String> {
         if position.epoch > self.epoch {
             self.fenced_by = self.fenced_by.max(Some(position.epoch));
@@ -393,16 +548,19 @@ impl Lines {
             return Ok(());
         }
         let last = position.last_seq;
+        line.diverged = true;
         if last > log.last_seq() {
             return Err(format!("diverged: holds {last} entries, the master {}", log.last_seq()));
         }
         if log.epoch_of(last) != position.last_epoch {
             return Err(format!("diverged: holds another entry at {last}"));
         }
-        line.acked = line.acked.max(last);
+        line.diverged = false;
+        line.advance(last, log.last_seq(), now);
         if line.acked == log.last_seq() {
             line.last_error = None;
         }
+        self.commit();
         Ok(())
     }
 

@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::{io, thread};
 
 use clap::Parser;
-use common::entries::Epoch;
 use common::node;
-use master::heartbeat;
-use master::replication::Replication;
+use master::replication::{Options, Replication};
 use master::routes::Routes;
-use master::settings::{Cli, Command};
+use master::settings::{Cli, Command, Settings};
+use master::{heartbeat, recovery};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,24 +20,27 @@ fn main() -> ExitCode {
     if let Some(Command::Healthcheck) = cli.command {
         return node::healthcheck("master", &settings.node);
     }
-    let epoch = new_epoch();
-    let describe = format!(
-        "role=master epoch={epoch} secondaries={} ack_timeout_ms={} heartbeat_ms={}",
-        settings.secondaries.join(","),
-        settings.ack_timeout.as_millis(),
-        settings.heartbeat.as_millis(),
-    );
-    node::run("master", &settings.node, &describe, |_| {
-        let replication = Replication::new(&settings.secondaries, epoch, settings.ack_timeout);
-        let replication = Arc::new(replication);
-        heartbeat::start(&replication, settings.heartbeat)?;
-        Ok(Routes::new(replication))
-    })
+    node::run("master", &settings.node, &settings.describe(), |_| begin(&settings))
 }
 
-/// Each start begins a reign that is greater than those before it: the time in milliseconds.
-fn new_epoch() -> Epoch {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let milliseconds = since_1970.as_ref().map_or(1, Duration::as_millis);
-    Epoch(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+/// Recovers in the background, so that reads are served meanwhile.
+fn begin(settings: &Settings) -> io::Result<Routes> {
+    let replication = Arc::new(Replication::new(Options {
+        secondaries: settings.secondaries.clone(),
+        ack_timeout: settings.ack_timeout,
+        quorum: settings.quorum,
+        idempotency_keys: settings.node.idempotency_keys,
+        thresholds: settings.thresholds,
+    }));
+    let couriers = heartbeat::start_couriers(&replication)?;
+    let (recovering, settings) = (Arc::clone(&replication), settings.clone());
+    let wtimeout = settings.wtimeout;
+    thread::Builder::new().name("recovery".into()).spawn(move || {
+        let (timeout, keys) = (settings.recovery_timeout, settings.node.idempotency_keys);
+        recovery::recover(&recovering, couriers, timeout, keys);
+        if let Err(error) = heartbeat::start(&recovering, settings.heartbeat) {
+            log::error!("failed to start heartbeats error={error}");
+        }
+    })?;
+    Ok(Routes::new(replication, wtimeout))
 }

@@ -2,37 +2,60 @@
 //!
 //! A request appends its message, which gives it a place, and then, inside a scope of threads:
 //!
-//! - it claims every line that is free and lacks its entry. The last of these calls it makes on
-//!   its own thread, the others on scoped ones: a thread costs more than the call;
+//! - it claims every line that is free and lacks its entry, and calls those secondaries on scoped
+//!   threads. One that needs every acknowledgement makes the last call on its own thread: a
+//!   thread costs more than the call;
 //! - whoever has made a call settles the line and wakes those whose entry is decided by it, and
-//!   one request to make the next call if there is something to send;
-//! - when every secondary holds the entry, or one has failed, or time is up, the client is
-//!   answered. Leaving the scope joins what is still out.
+//!   one request to make the next call if there is something to send. When no request waits any
+//!   more, the line's courier does ([`courier`](crate::heartbeat));
+//! - when enough nodes hold the entry, or one has failed a request that fails fast, or time is up,
+//!   the client is answered. Leaving the scope joins what is still out.
 //!
 //! One mutex protects the log, the lines and the waiters. It is never held during a call.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::entries::{Epoch, Log, Message, Seq};
+use common::entries::{Draft, Epoch, Log, Seq};
 use common::wire::{AckStatus, Position};
 use log::{debug, info, warn};
 
+use crate::concern::Concern;
+use crate::health::{Status, Thresholds};
 use crate::lines::{Call, Line, LineId, Lines, Verdict};
-use crate::waiters::{Standing, Waiters};
+use crate::waiters::{Place, Standing, Waiters};
 
 /// After the first failure of a write, how long the other secondaries may take to report before
 /// the client is told: so that one answer names everything that is wrong.
 const FAILURE_GRACE: Duration = Duration::from_millis(100);
 
+/// How writes are replicated.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Base URLs of the secondaries.
+    pub secondaries: Vec<String>,
+    /// Bounds each call, and each write that fails fast.
+    pub ack_timeout: Duration,
+    /// Nodes that must be reachable for a write, the master included; `None` for no matter.
+    pub quorum: Option<usize>,
+    /// How many idempotency keys are remembered.
+    pub idempotency_keys: usize,
+    /// What missed heartbeats mean.
+    pub thresholds: Thresholds,
+}
+
 /// Everything that writes have in common.
 #[derive(Debug)]
 pub struct Replication {
     state: Mutex<State>,
+    /// The reign has begun.
+    begun: Condvar,
     clients: Vec<Client>,
-    ack_timeout: Duration,
+    options: Options,
 }
 
 /// What the lock protects.
@@ -43,39 +66,66 @@ pub struct State {
     /// What each secondary has and gets.
     pub lines: Lines,
     waiters: Waiters<Thread>,
+    recovering: bool,
+    quorum: Option<usize>,
+}
+
+/// Why nothing can be appended now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// A greater epoch has begun.
+    Fenced(Epoch),
+    /// Fewer nodes are reachable than must be.
+    NoQuorum {
+        /// How many are.
+        reachable: usize,
+        /// How many must be.
+        quorum: usize,
+    },
 }
 
 /// How a write ended.
 #[derive(Debug)]
 pub enum Written {
-    /// Every secondary holds the entry.
-    Acknowledged {
-        /// Its place.
-        seq: Seq,
-        /// Every secondary.
-        acks: Vec<AckStatus>,
-    },
+    /// As many nodes as it takes hold the entry.
+    Acknowledged(Stored),
     /// The entry is in the log and will reach every secondary, but has not yet.
     Unacknowledged {
-        /// Its place.
-        seq: Seq,
+        /// The entry.
+        stored: Stored,
         /// The secondary to be named first, and why.
         failed: AckStatus,
-        /// Every secondary and what it did.
-        acks: Vec<AckStatus>,
     },
-    /// Nothing was appended: a greater epoch has begun.
-    Fenced(Epoch),
+    /// Nothing was appended: the idempotency key belongs to this entry, which is another message.
+    KeyReused(Seq),
+    /// Nothing was appended.
+    ReadOnly(ReadOnly),
+}
+
+/// An entry that is in the log.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its place.
+    pub seq: Seq,
+    /// It was there before: the idempotency key is known.
+    pub duplicate: bool,
+    /// Every secondary and what it did.
+    pub acks: Vec<AckStatus>,
 }
 
 impl Replication {
-    /// Replicates to the secondaries with these base URLs, for the reign `epoch`. Each call, and
-    /// each write, is bounded by `ack_timeout`.
-    pub fn new(urls: &[String], epoch: Epoch, ack_timeout: Duration) -> Replication {
-        let state =
-            State { log: Log::new(), lines: Lines::new(urls, epoch), waiters: Waiters::default() };
-        let clients = urls.iter().map(|url| Client::new(url, ack_timeout)).collect();
-        Replication { state: Mutex::new(state), clients, ack_timeout }
+    /// Nothing is written before [`Replication::begin_reign`].
+    pub fn new(options: Options) -> Replication {
+        let state = State {
+            log: Log::new(options.idempotency_keys),
+            lines: Lines::new(&options.secondaries, options.thresholds),
+            waiters: Waiters::default(),
+            recovering: true,
+            quorum: options.quorum,
+        };
+        let client = |url: &String| Client::new(url, options.ack_timeout);
+        let clients = options.secondaries.iter().map(client).collect();
+        Replication { state: Mutex::new(state), begun: Condvar::new(), clients, options }
     }
 
     /// The state, locked; keep it short.
@@ -84,74 +134,102 @@ impl Replication {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a message and replicates it. `answer` is called once it is known how that ended;
-    /// calls that are still out are waited for after it.
-    pub fn write(&self, message: &Message, answer: impl FnOnce(&Self, Written)) {
-        let start = Instant::now();
+    /// The base URLs of the secondaries.
+    pub fn urls(&self) -> &[String] {
+        &self.options.secondaries
+    }
+
+    /// Begins a reign over a log that was recovered. `couriers` are the threads that call when no
+    /// request does, and `answered` says who took part in the recovery: one per secondary.
+    pub fn begin_reign(&self, epoch: Epoch, log: Log, couriers: Vec<Thread>, answered: &[bool]) {
         let mut state = self.lock();
-        if let Some(epoch) = state.lines.fenced_by() {
-            drop(state);
-            return answer(self, Written::Fenced(epoch));
-        }
-        let epoch = state.lines.epoch();
-        let seq = state.log.append(epoch, message);
+        state.lines.begin_reign(epoch, log.last_seq(), answered);
+        state.log = log;
+        state.waiters.set_couriers(couriers);
+        state.recovering = false;
+        drop(state);
+        self.begun.notify_all();
+    }
+
+    /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
+    /// once it is known how that ended; calls that are still out are waited for after it.
+    pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Written)) {
+        let recovered = self.begun.wait_while(self.lock(), |state| state.recovering);
+        let mut state = recovered.unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        let (seq, duplicate) = match state.append(draft, start) {
+            Ok(appended) => appended,
+            Err(refused) => {
+                drop(state);
+                return answer(self, refused);
+            }
+        };
         let State { lines, waiters, .. } = &mut *state;
-        waiters.add(seq, thread::current(), lines);
+        let place = waiters.add(seq, concern, thread::current(), lines);
         thread::scope(|scope| {
-            let written = self.replicate(scope, state, seq, start);
+            let failures = self.replicate(scope, state, place, concern, start);
+            let written = self.outcome(place, concern, duplicate, &failures);
             answer(self, written);
         });
     }
 
+    /// Returns when it is decided: why each line failed, for a request that fails fast.
     fn replicate<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         mut state: MutexGuard<'scope, State>,
-        seq: Seq,
+        place: Place,
+        concern: Concern,
         start: Instant,
-    ) -> Written {
-        // A call that is made at once ends before this, with a reason of its own.
-        let deadline = start + self.ack_timeout + FAILURE_GRACE;
+    ) -> Vec<(LineId, String)> {
+        let deadline = match concern {
+            // A call that is made at once ends before this, with a reason of its own.
+            Concern::AllOrFail => Some(start + self.options.ack_timeout + FAILURE_GRACE),
+            Concern::Nodes { timeout, .. } => timeout.map(|timeout| start + timeout),
+        };
         loop {
             let now = Instant::now();
-            let wait_until = match state.look(seq) {
-                Standing::Satisfied | Standing::Failed => break,
-                Standing::Failing(at) if now >= at + FAILURE_GRACE => break,
-                _ if now >= deadline => break,
-                Standing::Failing(at) => deadline.min(at + FAILURE_GRACE),
-                Standing::Pending => deadline,
-            };
-            let mut calls = state.claim_lacking(seq, now);
-            if calls.is_empty() {
-                let State { lines, waiters, .. } = &mut *state;
-                let due = waiters.set_timer(seq, lines);
-                let wait_until = due.map_or(wait_until, |at| at.min(wait_until));
+            let standing = state.look(place);
+            let mut calls = state.claim_lacking(place, concern, now);
+            // Whoever needs every ack makes the last call itself, unless it has its answer or the
+            // call might outlast the deadline.
+            let bounded = now <= start + FAILURE_GRACE;
+            let pending = bounded && standing == Standing::Pending;
+            let own = if pending && concern == Concern::AllOrFail { calls.pop() } else { None };
+            if own.is_some() || !calls.is_empty() {
+                if own.is_some() {
+                    state.waiters.calls_itself(place);
+                }
                 drop(state);
-                thread::park_timeout(wait_until.saturating_duration_since(now));
+                calls.into_iter().for_each(|call| self.make_on(scope, call));
+                if let Some(own) = own {
+                    self.make(&own);
+                }
                 state = self.lock();
                 continue;
             }
-            // A call made on this thread must not outlast the deadline.
-            let own = if now + self.ack_timeout <= deadline { calls.pop() } else { None };
-            if own.is_some() {
-                state.waiters.calls_itself(seq);
+            let until = match standing {
+                Standing::Satisfied | Standing::Failed => break,
+                Standing::Failing(at) => Some(at + FAILURE_GRACE),
+                Standing::Pending => None,
+            };
+            let until = [until, deadline].into_iter().flatten().min();
+            if until.is_some_and(|until| now >= until) {
+                break;
             }
+            let State { lines, waiters, .. } = &mut *state;
+            let until = [until, waiters.set_timer(place, lines)].into_iter().flatten().min();
             drop(state);
-            for call in calls {
-                self.make_on(scope, call);
-            }
-            if let Some(own) = own {
-                self.make(&own);
+            match until {
+                Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
+                None => thread::park(),
             }
             state = self.lock();
         }
-        let failures = state.waiters.remove(seq);
-        let written = state.outcome(seq, &failures, self.ack_timeout);
+        let failures = state.waiters.remove(place);
         // It may have been woken to make a call that somebody else must make now.
-        let woken = state.choose_woken();
-        drop(state);
-        woken.iter().for_each(Thread::unpark);
-        written
+        wake(state);
+        failures
     }
 
     fn make_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
@@ -168,57 +246,69 @@ impl Replication {
     }
 
     /// Makes a call, settles the line, and wakes whom that concerns.
-    pub fn make(&self, call: &Call) {
+    fn make(&self, call: &Call) {
         let client = &self.clients[call.line];
         let start = Instant::now();
         let verdict = Verdict::of(client.post("/replicate", &call.body));
+        let now = Instant::now();
         debug!(
             "called secondary={} first_seq={} last_seq={} verdict={verdict:?} duration_us={}",
             client.base(),
             call.first,
             call.last,
-            start.elapsed().as_micros(),
+            (now - start).as_micros(),
         );
         let mut state = self.lock();
-        let State { log, lines, waiters } = &mut *state;
+        let State { log, lines, waiters, .. } = &mut *state;
         let was_failing = lines.last_error(call.line);
-        if let Some(failure) = lines.settle(call, verdict, log) {
-            waiters.note_failure(&failure, Instant::now());
+        if let Some(failure) = lines.settle(call, verdict, log, now, random()) {
+            waiters.note_failure(&failure, now);
         }
         self.log_change(lines, call.line, was_failing);
-        let woken = state.choose_woken();
-        drop(state);
-        woken.iter().for_each(Thread::unpark);
+        wake(state);
     }
 
-    /// The base URLs of the secondaries.
-    pub fn urls(&self) -> Vec<String> {
-        self.clients.iter().map(|client| client.base().to_string()).collect()
-    }
-
-    /// Sends a secondary what it lacks, batch by batch, until it lacks nothing, does not take it,
-    /// or somebody else is sending.
-    pub fn catch_up(&self, line: LineId) {
-        loop {
-            let mut state = self.lock();
-            let State { log, lines, .. } = &mut *state;
-            let before = lines.acked_seq(line);
-            let Some(call) = lines.claim(line, log.last_seq(), log, Instant::now()) else { return };
-            drop(state);
-            self.make(&call);
-            if self.lock().lines.acked_seq(line) <= before {
-                return;
-            }
+    /// What a line's courier does when it looks: it makes one call if no request is going to.
+    /// `Err` says until when there is nothing to do; `Err(None)` that it will be woken.
+    pub fn courier_call(&self, line: LineId) -> Result<(), Option<Instant>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { log, lines, waiters, .. } = &mut *state;
+        if !waiters.courier_looks(line, lines) {
+            return Err(None);
         }
+        let last = log.last_seq();
+        let Some(call) = lines.claim(line, last, false, log, now) else {
+            return Err(lines.next_claim_at(line, last, false));
+        };
+        drop(state);
+        self.make(&call);
+        Ok(())
     }
 
-    /// Takes note of what a secondary said about itself, or why it said nothing.
+    /// A number for a heartbeat, and what it tells the secondary.
+    pub fn heartbeat(&self) -> (u64, common::wire::Heartbeat) {
+        let mut state = self.lock();
+        let State { lines, .. } = &mut *state;
+        let (epoch, last_seq) = (lines.epoch(), lines.last_seq());
+        let committed_seq = lines.committed_seq();
+        (lines.next_number(), common::wire::Heartbeat { epoch, last_seq, committed_seq })
+    }
+
+    /// Takes note of what a secondary answered to the heartbeat of this number, or why it did not;
+    /// `Ok(None)` is an original's, which does not say where it stands.
     pub fn observe(&self, line: LineId, number: u64, said: Result<Option<Position>, String>) {
+        let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
         let State { log, lines, .. } = &mut *state;
         let was_failing = lines.last_error(line);
+        match lines.beat(line, said.is_ok()) {
+            None => {}
+            Some(Status::Healthy) => info!("became healthy secondary={secondary}"),
+            Some(status) => warn!("became {status:?} secondary={secondary}"),
+        }
         let observed = match said {
-            Ok(Some(position)) => lines.observe(line, number, &position, log),
+            Ok(Some(position)) => lines.observe(line, number, &position, log, now),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -226,9 +316,7 @@ impl Replication {
             lines.note_error(line, error);
         }
         self.log_change(lines, line, was_failing);
-        let woken = state.choose_woken();
-        drop(state);
-        woken.iter().for_each(Thread::unpark);
+        wake(state);
     }
 
     /// A failure that repeats is logged when it begins and when it ends.
@@ -240,52 +328,100 @@ impl Replication {
             _ => {}
         }
     }
+
+    fn outcome(
+        &self,
+        place: Place,
+        concern: Concern,
+        duplicate: bool,
+        failures: &[(LineId, String)],
+    ) -> Written {
+        let state = self.lock();
+        let (seq, lines) = (place.seq, &state.lines);
+        let acks = acks(lines, seq, failures);
+        let stored = Stored { seq, duplicate, acks };
+        if lines.acks(seq) >= concern.acks_needed(lines.count()) {
+            return Written::Acknowledged(stored);
+        }
+        let named = |status| stored.acks.iter().find(|ack| ack.ack == status).cloned();
+        let mut failed = named("failed").or_else(|| named("pending")).expect("some ack is missing");
+        if failed.detail.is_none() {
+            let waited = match concern {
+                Concern::AllOrFail => self.options.ack_timeout,
+                Concern::Nodes { timeout, .. } => timeout.unwrap_or_default(),
+            };
+            failed.detail = Some(format!("no ack within {} ms", waited.as_millis()));
+        }
+        Written::Unacknowledged { stored, failed }
+    }
+}
+
+/// Lets go of the state and wakes those whom the change concerns.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let State { lines, waiters, .. } = &mut *state;
+    let woken = waiters.choose_woken(lines, Instant::now());
+    drop(state);
+    woken.iter().for_each(Thread::unpark);
+}
+
+/// Spreads pauses; not for secrets.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn acks(lines: &Lines, seq: Seq, failures: &[(LineId, String)]) -> Vec<AckStatus> {
+    let status = |(id, line): (LineId, &Line)| {
+        let failure = failures.iter().find(|(failed, _)| *failed == id);
+        let (ack, detail) = match failure {
+            _ if line.acked_seq() >= seq => ("ok", None),
+            Some((_, detail)) => ("failed", Some(detail.clone())),
+            None => ("pending", None),
+        };
+        AckStatus { secondary: line.url().to_string(), ack: ack.to_string(), detail }
+    };
+    lines.iter().enumerate().map(status).collect()
 }
 
 impl State {
-    fn look(&mut self, seq: Seq) -> Standing {
-        self.waiters.look(seq, &self.lines)
+    /// Whether the log is still being read back from the secondaries.
+    pub fn recovering(&self) -> bool {
+        self.recovering
     }
 
-    fn choose_woken(&mut self) -> Vec<Thread> {
-        self.waiters.choose_woken(&self.lines, Instant::now())
+    /// Why nothing can be appended now; `None` when it can.
+    pub fn read_only(&self) -> Option<ReadOnly> {
+        if let Some(epoch) = self.lines.fenced_by() {
+            return Some(ReadOnly::Fenced(epoch));
+        }
+        let (quorum, reachable) = (self.quorum?, self.lines.reachable());
+        (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
     }
 
-    /// Lines that lack the entry and have not failed the request that waits for it.
-    fn lacking(&self, seq: Seq) -> impl Iterator<Item = LineId> + use<'_> {
-        (0..self.lines.count()).filter(move |line| !self.waiters.has_failed(seq, *line))
-    }
-
-    fn claim_lacking(&mut self, seq: Seq, now: Instant) -> Vec<Call> {
-        let lacking: Vec<LineId> = self.lacking(seq).collect();
-        let State { log, lines, .. } = self;
-        lacking.into_iter().filter_map(|line| lines.claim(line, seq, log, now)).collect()
-    }
-
-    fn outcome(&self, seq: Seq, failures: &[(LineId, String)], timeout: Duration) -> Written {
-        let acks: Vec<AckStatus> = self.acks(seq, failures);
-        let failed = acks.iter().find(|ack| ack.ack == "failed").cloned();
-        let pending = || {
-            let mut pending = acks.iter().find(|ack| ack.ack == "pending").cloned()?;
-            pending.detail = Some(format!("no ack within {} ms", timeout.as_millis()));
-            Some(pending)
-        };
-        match failed.or_else(pending) {
-            Some(failed) => Written::Unacknowledged { seq, failed, acks },
-            None => Written::Acknowledged { seq, acks },
+    /// The entry's place, and whether it was there before.
+    fn append(&mut self, draft: &Draft, now: Instant) -> Result<(Seq, bool), Written> {
+        if let Some(read_only) = self.read_only() {
+            return Err(Written::ReadOnly(read_only));
+        }
+        match draft.key.as_deref().and_then(|key| self.log.find_key(key)) {
+            Some(seq) if self.log.json(seq) == draft.message.json().as_bytes() => Ok((seq, true)),
+            Some(seq) => Err(Written::KeyReused(seq)),
+            None => {
+                let seq = self.log.append(self.lines.epoch(), draft);
+                self.lines.appended(seq, now);
+                Ok((seq, false))
+            }
         }
     }
 
-    fn acks(&self, seq: Seq, failures: &[(LineId, String)]) -> Vec<AckStatus> {
-        let status = |(id, line): (LineId, &Line)| {
-            let failure = failures.iter().find(|(failed, _)| *failed == id);
-            let (ack, detail) = match failure {
-                _ if line.acked_seq() >= seq => ("ok", None),
-                Some((_, detail)) => ("failed", Some(detail.clone())),
-                None => ("pending", None),
-            };
-            AckStatus { secondary: line.url().to_string(), ack: ack.to_string(), detail }
-        };
-        self.lines.iter().enumerate().map(status).collect()
+    fn look(&mut self, place: Place) -> Standing {
+        self.waiters.look(place, &self.lines)
+    }
+
+    /// Claims the lines that lack the entry and have not failed the request.
+    fn claim_lacking(&mut self, place: Place, concern: Concern, now: Instant) -> Vec<Call> {
+        let urgent = concern == Concern::AllOrFail;
+        let State { log, lines, waiters, .. } = self;
+        let able = (0..lines.count()).filter(|line| !waiters.has_failed(place, *line));
+        able.filter_map(|line| lines.claim(line, place.seq, urgent, log, now)).collect()
     }
 }

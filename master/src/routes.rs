@@ -1,17 +1,21 @@
 //! What the master answers to which request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use common::entries::{Draft, Seq};
 use common::http::{Handler, Reply, Request, Response};
 use common::logging::excerpt;
+use common::reading;
 use common::wire::{
-    self, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed, SecondaryStatus,
+    self, AckStatus, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
+    SecondaryStatus,
 };
-use log::{info, warn};
+use log::{debug, info, warn};
 use serde_json::json;
 
-use crate::replication::{Replication, Written};
+use crate::concern::Concern;
+use crate::replication::{ReadOnly, Replication, Stored, Written};
 
 /// The preference for an answer that does not grow with the log.
 const MINIMAL: &str = "return=minimal";
@@ -20,86 +24,189 @@ const MINIMAL: &str = "return=minimal";
 #[derive(Debug)]
 pub struct Routes {
     replication: Arc<Replication>,
+    wtimeout: Duration,
 }
 
 impl Routes {
-    /// Routes to this replication.
-    pub fn new(replication: Arc<Replication>) -> Routes {
-        Routes { replication }
+    /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say.
+    pub fn new(replication: Arc<Replication>, wtimeout: Duration) -> Routes {
+        Routes { replication, wtimeout }
     }
 
     fn answer(&self, request: &Request) -> Response {
-        if let Some(seq) = request.path.strip_prefix("/messages/") {
-            return match request.method.as_str() {
-                "GET" | "HEAD" => wire::message(&self.replication.lock().log, seq),
-                _ => wire::method_not_allowed("GET, HEAD"),
-            };
-        }
         match (request.path.as_str(), request.method.as_str()) {
-            ("/messages", "GET" | "HEAD") => wire::messages(&self.replication.lock().log),
             ("/health", "GET" | "HEAD") => self.health(),
+            ("/ready", "GET" | "HEAD") => self.ready(),
+            ("/health" | "/ready", _) => wire::method_not_allowed("GET, HEAD"),
+            ("/messages", "GET" | "HEAD") => self.read(request),
             ("/messages", _) => wire::method_not_allowed("GET, HEAD, POST"),
-            ("/health", _) => wire::method_not_allowed("GET, HEAD"),
+            (path, method) if path.starts_with("/messages/") => match method {
+                "GET" | "HEAD" => self.read(request),
+                _ => wire::method_not_allowed("GET, HEAD"),
+            },
             _ => wire::not_found(),
         }
     }
 
-    fn health(&self) -> Response {
+    fn read(&self, request: &Request) -> Response {
         let state = self.replication.lock();
-        let last_seq = state.log.last_seq();
-        let statuses = state.lines.iter().map(|line| {
+        reading::answer(request, &state.log, state.lines.committed_seq())
+    }
+
+    fn health(&self) -> Response {
+        let now = Instant::now();
+        let state = self.replication.lock();
+        let (last_seq, lines) = (state.log.last_seq(), &state.lines);
+        let statuses = lines.iter().enumerate().map(|(id, line)| {
             let acked_seq = line.acked_seq();
-            let lag_entries = last_seq.0 - acked_seq.0;
-            let last_error = line.last_error().map(str::to_string);
-            (line.url().to_string(), SecondaryStatus { acked_seq, lag_entries, last_error })
+            let status = SecondaryStatus {
+                status: format!("{:?}", lines.status(id)),
+                acked_seq,
+                lag_entries: last_seq.0 - acked_seq.0,
+                lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
+                diverged: line.diverged(),
+                last_error: line.last_error().map(str::to_string),
+            };
+            (line.url().to_string(), status)
         });
+        let read_only = state.read_only();
         let health = MasterHealth {
             status: "ok".into(),
-            secondaries: self.replication.urls(),
+            secondaries: self.replication.urls().to_vec(),
             count: last_seq.0,
-            epoch: state.lines.epoch(),
+            epoch: lines.epoch(),
             last_seq,
-            fenced_by: state.lines.fenced_by(),
+            committed_seq: lines.committed_seq(),
+            read_only: read_only.is_some(),
+            reason: read_only.as_ref().map(reason),
             secondary_statuses: statuses.collect(),
         };
         drop(state);
         Response::json(200, &health)
     }
 
+    fn ready(&self) -> Response {
+        let state = self.replication.lock();
+        if state.recovering() {
+            return wire::not_ready("recovering");
+        }
+        match state.read_only() {
+            Some(why) => wire::not_ready(&reason(&why)),
+            None => Response::json(200, &json!({ "status": "ready" })),
+        }
+    }
+
     fn post(&self, request: &Request, reply: Reply) {
         let start = Instant::now();
         let minimal = prefers_minimal(request);
-        let Ok(PostMessage { msg }) = wire::read_object(&request.body) else {
-            return reply.send(Response::error(400, EXPECTED_MSG));
+        let (draft, concern) = match self.parse(request) {
+            Ok(parsed) => parsed,
+            Err(refusal) => return reply.send(refusal),
         };
-        self.replication.write(&msg, |replication, written| {
-            let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let response = match &written {
-                Written::Acknowledged { seq, acks } => {
-                    info!("appended seq={seq} msg={} duration_ms={duration_ms}", excerpt(&msg));
-                    let (acks, w, seq) = (acks.clone(), acks.len() + 1, *seq);
-                    created(replication, &Created { acks, duration_ms, w, seq }, minimal)
+        self.replication.write(&draft, concern, |replication, written| {
+            let duration = start.elapsed();
+            log_written(&draft, &written, duration);
+            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            let response = match written {
+                Written::Acknowledged(Stored { seq, duplicate, mut acks }) => {
+                    acks.retain(|ack| ack.ack == "ok");
+                    let w = concern.acks_needed(replication.urls().len()) + 1;
+                    let created_now = Created { acks, duration_ms, w, seq, duplicate };
+                    created(replication, &created_now, minimal)
                 }
-                Written::Unacknowledged { seq, failed, acks } => {
-                    let detail = failed.detail.clone().unwrap_or_default();
-                    warn!(
-                        "appended without all acks seq={seq} msg={} secondary={} detail={detail:?} \
-                         duration_ms={duration_ms}",
-                        excerpt(&msg),
-                        failed.secondary,
-                    );
-                    let error = format!("Replication to {} failed", failed.secondary);
-                    let (seq, acks) = (*seq, acks.clone());
-                    let body = ReplicationFailed { error, detail, seq, stored: true, acks };
-                    Response::json(502, &body)
+                Written::Unacknowledged { stored, failed } => {
+                    Response::json(502, &unacknowledged(concern, stored, failed))
                 }
-                Written::Fenced(epoch) => {
-                    let error = format!("Epoch {epoch} has begun: this master is read-only");
-                    Response::json(503, &json!({ "error": error, "stored": false }))
+                Written::KeyReused(seq) => {
+                    let error = "This Idempotency-Key was used with another message";
+                    let body = json!({ "error": error, "seq": seq, "stored": false });
+                    Response::json(422, &body)
+                }
+                Written::ReadOnly(why) => {
+                    let detail = reason(&why);
+                    let error = match why {
+                        ReadOnly::NoQuorum { .. } => "no quorum, master is read-only",
+                        ReadOnly::Fenced(_) => "fenced, master is read-only",
+                    };
+                    let body = json!({ "error": error, "detail": detail, "stored": false });
+                    Response::json(503, &body).with_header("Retry-After", "1")
                 }
             };
             reply.send(response);
         });
+    }
+
+    fn parse(&self, request: &Request) -> Result<(Draft, Concern), Response> {
+        let Ok(post) = wire::read_object::<PostMessage>(&request.body) else {
+            return Err(Response::error(400, EXPECTED_MSG));
+        };
+        let refuse =
+            |error: String| Response::json(400, &json!({ "error": error, "stored": false }));
+        let nodes = self.replication.urls().len() + 1;
+        let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
+        let concern = Concern::parse(w, wtimeout, nodes, self.wtimeout).map_err(refuse)?;
+        let key = match request.header("Idempotency-Key") {
+            None => None,
+            Some(key) if is_key(key) => Some(key.into()),
+            Some(_) => {
+                return Err(refuse("Idempotency-Key must be 1 to 255 visible characters".into()));
+            }
+        };
+        Ok((Draft { message: post.msg, key }, concern))
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Why nothing can be appended, in words.
+fn reason(why: &ReadOnly) -> String {
+    match why {
+        ReadOnly::Fenced(epoch) => format!("epoch {epoch} has begun: another master reigns"),
+        ReadOnly::NoQuorum { reachable, quorum } => {
+            format!("no quorum: {reachable} nodes are reachable, {quorum} must be")
+        }
+    }
+}
+
+fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> ReplicationFailed {
+    let Stored { seq, duplicate, acks } = stored;
+    let acked = acks.iter().filter(|ack| ack.ack == "ok");
+    let acked_by: Vec<String> = acked.map(|ack| ack.secondary.clone()).collect();
+    let (error, detail, acked_by) = match concern {
+        Concern::AllOrFail => {
+            let error = format!("Replication to {} failed", failed.secondary);
+            (error, failed.detail.unwrap_or_default(), None)
+        }
+        Concern::Nodes { w, timeout } => {
+            let (held, ms) = (acked_by.len() + 1, timeout.unwrap_or_default().as_millis());
+            let detail = format!("{held} of {w} nodes hold the entry after {ms} ms");
+            (format!("Write concern w={w} not satisfied"), detail, Some(acked_by))
+        }
+    };
+    ReplicationFailed { error, detail, seq, stored: true, duplicate, acked_by, acks }
+}
+
+fn log_written(draft: &Draft, written: &Written, duration: Duration) {
+    let (msg, ms) = (excerpt(&draft.message), duration.as_millis());
+    match written {
+        Written::Acknowledged(Stored { seq, duplicate: false, .. }) => {
+            info!("appended seq={seq} msg={msg} duration_ms={ms}");
+        }
+        Written::Acknowledged(Stored { seq, .. }) => {
+            info!("recognised a duplicate seq={seq} msg={msg} duration_ms={ms}");
+        }
+        Written::Unacknowledged { stored, failed } => {
+            let detail = failed.detail.as_deref().unwrap_or_default();
+            warn!(
+                "appended without all acks seq={} msg={msg} secondary={} detail={detail:?} \
+                 duration_ms={ms}",
+                stored.seq, failed.secondary,
+            );
+        }
+        Written::KeyReused(seq) => debug!("refused a reused key seq={seq} msg={msg}"),
+        Written::ReadOnly(why) => debug!("refused a message reason={:?}", reason(why)),
     }
 }
 
@@ -112,7 +219,8 @@ fn created(replication: &Replication, created: &Created, minimal: bool) -> Respo
         // `{"messages":[…]` and `{"acks":…}` become one object.
         let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
         rest[0] = b',';
-        Response::chunks(201, wire::messages_object(&replication.lock().log, &rest))
+        let log = &replication.lock().log;
+        Response::chunks(201, reading::messages_object(log, Seq(1), log.last_seq(), &rest))
     };
     response.with_header("Location", format!("/messages/{}", created.seq))
 }

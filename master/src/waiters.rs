@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use common::entries::Seq;
 
+use crate::concern::Concern;
 use crate::lines::{Failure, Line, LineId, Lines};
 
 /// One waiting request.
 #[derive(Debug)]
 struct Waiter<T> {
     thread: T,
+    concern: Concern,
     /// Calls with greater numbers were claimed after this request began to wait.
     since_call: u64,
     /// Why each line failed, for those that did.
@@ -27,10 +29,10 @@ struct Waiter<T> {
     timed: bool,
 }
 
-/// What a request that waits for all acknowledgements learns.
+/// What a waiting request learns.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Every secondary holds the entry.
+    /// As many nodes as it asked for hold the entry.
     Satisfied,
     /// Some secondary failed, and each of the others has acknowledged or failed too.
     Failed,
@@ -40,61 +42,102 @@ pub enum Standing {
     Pending,
 }
 
+/// The entry that a request waits for, and a number of its own: several may wait for one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The entry.
+    pub seq: Seq,
+    ticket: u64,
+}
+
+impl Place {
+    /// Before every request that waits for this entry.
+    fn before(seq: Seq) -> Place {
+        Place { seq, ticket: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Courier<T> {
+    thread: T,
+    woken: bool,
+}
+
 /// All waiting requests, by the entry that they wait for. `T` is what it takes to wake one.
 #[derive(Debug)]
 pub struct Waiters<T> {
-    by_seq: BTreeMap<Seq, Waiter<T>>,
+    by_place: BTreeMap<Place, Waiter<T>>,
+    last_ticket: u64,
+    /// The threads that call a secondary when no request does, one per line.
+    couriers: Vec<Courier<T>>,
     /// Some waiter may have a failure.
     failing: bool,
 }
 
 impl<T> Default for Waiters<T> {
+    /// Nobody waits.
     fn default() -> Waiters<T> {
-        Waiters { by_seq: BTreeMap::new(), failing: false }
+        let couriers = Vec::new();
+        Waiters { by_place: BTreeMap::new(), last_ticket: 0, couriers, failing: false }
     }
 }
 
 impl<T: Clone> Waiters<T> {
+    /// The threads that call when no request does, in the order of the lines.
+    pub fn set_couriers(&mut self, threads: Vec<T>) {
+        self.couriers =
+            threads.into_iter().map(|thread| Courier { thread, woken: false }).collect();
+    }
+
+    /// A courier is looking: it can be woken again. It may call unless a request is going to.
+    pub fn courier_looks(&mut self, line: LineId, lines: &Lines) -> bool {
+        if let Some(courier) = self.couriers.get_mut(line) {
+            courier.woken = false;
+        }
+        self.next_caller(line, lines).is_none()
+    }
+
     /// This thread waits for this entry from now on.
-    pub fn add(&mut self, seq: Seq, thread: T, lines: &Lines) {
+    pub fn add(&mut self, seq: Seq, concern: Concern, thread: T, lines: &Lines) -> Place {
         let since_call = lines.last_number();
         let (failures, failed_at) = (Vec::new(), None);
         let (woken, calling, timed) = (false, false, false);
-        let waiter = Waiter { thread, since_call, failures, failed_at, woken, calling, timed };
-        let before = self.by_seq.insert(seq, waiter);
-        assert!(before.is_none(), "two requests wait for entry {seq}");
+        let waiter =
+            Waiter { thread, concern, since_call, failures, failed_at, woken, calling, timed };
+        self.last_ticket += 1;
+        let place = Place { seq, ticket: self.last_ticket };
+        self.by_place.insert(place, waiter);
+        place
     }
 
-    /// The request that waited for this entry goes; returns why each line failed.
-    pub fn remove(&mut self, seq: Seq) -> Vec<(LineId, String)> {
-        self.by_seq.remove(&seq).map(|waiter| waiter.failures).unwrap_or_default()
+    /// The request goes; returns why each line failed it.
+    pub fn remove(&mut self, place: Place) -> Vec<(LineId, String)> {
+        self.by_place.remove(&place).map(|waiter| waiter.failures).unwrap_or_default()
     }
 
-    /// How it stands for the request that waits for this entry. It is looking now, so it can be
-    /// woken again.
-    pub fn look(&mut self, seq: Seq, lines: &Lines) -> Standing {
-        let waiter = self.by_seq.get_mut(&seq).expect("a request that looks is waiting");
+    /// How it stands for a request. It is looking now, so it can be woken again.
+    pub fn look(&mut self, place: Place, lines: &Lines) -> Standing {
+        let waiter = self.by_place.get_mut(&place).expect("a request that looks is waiting");
         (waiter.woken, waiter.calling, waiter.timed) = (false, false, false);
-        waiter.standing(seq, lines)
+        waiter.standing(place.seq, lines)
     }
 
-    /// The thread of the request that waits for this entry makes a call itself; until it looks
-    /// again it can make no other.
-    pub fn calls_itself(&mut self, seq: Seq) {
-        self.by_seq.get_mut(&seq).expect("a request that calls is waiting").calling = true;
+    /// The thread of this request makes a call itself; until it looks again it can make no other.
+    pub fn calls_itself(&mut self, place: Place) {
+        self.by_place.get_mut(&place).expect("a request that calls is waiting").calling = true;
     }
 
-    /// Whether this line has failed the request that waits for this entry.
-    pub fn has_failed(&self, seq: Seq, line: LineId) -> bool {
-        self.by_seq.get(&seq).is_some_and(|waiter| waiter.has_failed(line))
+    /// Whether this line has failed the request.
+    pub fn has_failed(&self, place: Place, line: LineId) -> bool {
+        self.by_place.get(&place).is_some_and(|waiter| waiter.has_failed(line))
     }
 
-    /// A line has failed. Whoever's entry was on that call has failed with it; so has everyone
-    /// whose entry comes after it, if the call was made on their behalf.
+    /// A line has failed. Of the requests that fail fast, those whose entry was on that call have
+    /// failed with it; so have those whose entry comes after it, if the call was made for them.
     pub fn note_failure(&mut self, failure: &Failure, now: Instant) {
-        for (seq, waiter) in self.by_seq.range_mut(failure.first..) {
-            let concerned = *seq <= failure.last || failure.call > waiter.since_call;
-            if concerned && !waiter.has_failed(failure.line) {
+        for (place, waiter) in self.by_place.range_mut(Place::before(failure.first)..) {
+            let concerned = place.seq <= failure.last || failure.call > waiter.since_call;
+            if waiter.is_urgent() && concerned && !waiter.has_failed(failure.line) {
                 waiter.failures.push((failure.line, failure.detail.clone()));
                 waiter.failed_at.get_or_insert(now);
                 self.failing = true;
@@ -102,15 +145,18 @@ impl<T: Clone> Waiters<T> {
         }
     }
 
-    /// When the request that waits for this entry must look again, if it is the one that makes
-    /// the next call to some line. The others need not look: they ride on that call.
-    pub fn set_timer(&mut self, seq: Seq, lines: &Lines) -> Option<Instant> {
+    /// When the request must look again, if it is the one that makes the next call to some line.
+    /// The others need not look: they ride on that call.
+    pub fn set_timer(&mut self, place: Place, lines: &Lines) -> Option<Instant> {
         let due = (0..lines.count()).filter_map(|line| {
-            let (first, _) = self.next_caller(line, lines)?;
-            if first == seq { lines.next_claim_at(line, seq) } else { None }
+            let (first, waiter) = self.next_caller(line, lines)?;
+            if first != place {
+                return None;
+            }
+            lines.next_claim_at(line, place.seq, waiter.is_urgent())
         });
         let due = due.min()?;
-        self.by_seq.get_mut(&seq)?.timed = true;
+        self.by_place.get_mut(&place)?.timed = true;
         Some(due)
     }
 
@@ -118,33 +164,44 @@ impl<T: Clone> Waiters<T> {
     pub fn choose_woken(&mut self, lines: &Lines, now: Instant) -> Vec<T> {
         let mut threads = Vec::new();
         for line in 0..lines.count() {
-            let Some((seq, waiter)) = self.next_caller(line, lines) else { continue };
-            let ready = lines.is_claimable(line, seq, now);
-            let unattended = !waiter.timed && lines.next_claim_at(line, seq).is_some();
-            if !waiter.woken && (ready || unattended) {
-                let waiter = self.by_seq.get_mut(&seq).expect("it was just found");
-                waiter.woken = true;
-                threads.push(waiter.thread.clone());
-            }
+            threads.extend(self.choose_caller(line, lines, now));
         }
         // Beyond what anyone has acknowledged nothing is decided, unless something has failed.
         let most = lines.iter().map(Line::acked_seq).max().unwrap_or_default();
-        let end = if self.failing { Seq(u64::MAX) } else { most };
-        for (seq, waiter) in self.by_seq.range_mut(..=end) {
-            if !waiter.woken && waiter.standing(*seq, lines) != Standing::Pending {
+        let end = if self.failing { Seq(u64::MAX) } else { most.next() };
+        for (place, waiter) in self.by_place.range_mut(..Place::before(end)) {
+            if !waiter.woken && waiter.standing(place.seq, lines) != Standing::Pending {
                 waiter.woken = true;
                 threads.push(waiter.thread.clone());
             }
         }
-        self.failing = self.failing && self.by_seq.values().any(|w| w.failed_at.is_some());
+        self.failing = self.failing && self.by_place.values().any(|w| w.failed_at.is_some());
         threads
     }
 
+    fn choose_caller(&mut self, line: LineId, lines: &Lines, now: Instant) -> Option<T> {
+        if let Some((place, waiter)) = self.next_caller(line, lines) {
+            let urgent = waiter.is_urgent();
+            let ready = lines.is_claimable(line, place.seq, urgent, now);
+            let due = lines.next_claim_at(line, place.seq, urgent);
+            let unattended = !waiter.timed && due.is_some();
+            if waiter.woken || !(ready || unattended) {
+                return None;
+            }
+            let waiter = self.by_place.get_mut(&place).expect("it was just found");
+            waiter.woken = true;
+            return Some(waiter.thread.clone());
+        }
+        let courier = self.couriers.get_mut(line)?;
+        let ready = lines.is_claimable(line, lines.last_seq(), false, now);
+        (ready && !std::mem::replace(&mut courier.woken, true)).then(|| courier.thread.clone())
+    }
+
     /// The first request that lacks something of this line and is able to make a call.
-    fn next_caller(&self, line: LineId, lines: &Lines) -> Option<(Seq, &Waiter<T>)> {
-        let lacking = self.by_seq.range(lines.covered(line).next()..);
+    fn next_caller(&self, line: LineId, lines: &Lines) -> Option<(Place, &Waiter<T>)> {
+        let lacking = self.by_place.range(Place::before(lines.covered(line).next())..);
         let mut able = lacking.filter(|(_, w)| !w.calling && !w.has_failed(line));
-        able.next().map(|(seq, waiter)| (*seq, waiter))
+        able.next().map(|(place, waiter)| (*place, waiter))
     }
 }
 
@@ -153,10 +210,15 @@ impl<T> Waiter<T> {
         self.failures.iter().any(|(failed, _)| *failed == line)
     }
 
+    /// It fails fast, and so does not wait out the pause after a failure.
+    fn is_urgent(&self) -> bool {
+        self.concern == Concern::AllOrFail
+    }
+
     fn standing(&self, seq: Seq, lines: &Lines) -> Standing {
         let settled = |(id, line): (LineId, &Line)| line.acked_seq() >= seq || self.has_failed(id);
         match self.failed_at {
-            _ if lines.all_acked(seq) => Standing::Satisfied,
+            _ if lines.acks(seq) >= self.concern.acks_needed(lines.count()) => Standing::Satisfied,
             None => Standing::Pending,
             Some(_) if lines.iter().enumerate().all(settled) => Standing::Failed,
             Some(at) => Standing::Failing(at),
@@ -172,7 +234,11 @@ mod tests {
     use common::wire::Position;
 
     use super::*;
+    use crate::health::Thresholds;
     use crate::lines::{Call, SPACING, Verdict};
+
+    /// The thread that calls when no request does.
+    const COURIER: u64 = 100;
 
     /// One secondary that answers heartbeats, and requests named by the entry they wait for.
     struct World {
@@ -184,33 +250,40 @@ mod tests {
 
     impl World {
         fn new() -> World {
-            let lines = Lines::new(&["http://a".into()], Epoch(1));
-            let (log, waiters, now) = (Log::new(), Waiters::default(), Instant::now());
+            let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
+            let mut lines = Lines::new(&["http://a".into()], thresholds);
+            lines.begin_reign(Epoch(1), Seq::NONE, &[true]);
+            let (log, mut waiters, now) = (Log::new(9), Waiters::default(), Instant::now());
+            waiters.set_couriers(vec![COURIER]);
             let mut world = World { log, lines, waiters, now };
             let number = world.lines.next_number();
-            world.lines.observe(0, number, &position(0), &world.log).unwrap();
+            world.lines.observe(0, number, &position(0), &world.log, world.now).unwrap();
             world
         }
 
-        fn post(&mut self) -> u64 {
-            let seq = self.log.append(Epoch(1), &Message::new("m"));
-            self.waiters.add(seq, seq.0, &self.lines);
-            seq.0
+        fn post(&mut self) -> Place {
+            self.post_with(Concern::AllOrFail)
+        }
+
+        fn post_with(&mut self, concern: Concern) -> Place {
+            let seq = self.log.append(Epoch(1), &Message::new("m").into());
+            self.lines.appended(seq, self.now);
+            self.waiters.add(seq, concern, seq.0, &self.lines)
         }
 
         fn claim(&mut self, seq: u64) -> Call {
-            self.lines.claim(0, Seq(seq), &self.log, self.now).expect("the line must be free")
+            self.lines.claim(0, Seq(seq), true, &self.log, self.now).expect("the line must be free")
         }
 
         fn settle(&mut self, call: &Call, verdict: Verdict) -> Vec<u64> {
-            if let Some(failure) = self.lines.settle(call, verdict, &self.log) {
+            if let Some(failure) = self.lines.settle(call, verdict, &self.log, self.now, 0) {
                 self.waiters.note_failure(&failure, self.now);
             }
             self.waiters.choose_woken(&self.lines, self.now)
         }
 
-        fn look(&mut self, seq: u64) -> Standing {
-            self.waiters.look(Seq(seq), &self.lines)
+        fn look(&mut self, place: Place) -> Standing {
+            self.waiters.look(place, &self.lines)
         }
     }
 
@@ -230,12 +303,12 @@ mod tests {
     #[test]
     fn an_ack_wakes_whom_it_decides_and_one_more_to_make_the_next_call() {
         let mut world = World::new();
-        (0..2).for_each(|_| _ = world.post());
+        let (_, second) = (world.post(), world.post());
         let call = world.claim(1);
-        (0..3).for_each(|_| _ = world.post());
+        let (_, fourth, _) = (world.post(), world.post(), world.post());
         assert_eq!(world.settle(&call, acked(2)), [3, 1, 2], "4 and 5 ride on the call of 3");
-        assert_eq!(world.look(2), Standing::Satisfied);
-        assert_eq!(world.look(4), Standing::Pending);
+        assert_eq!(world.look(second), Standing::Satisfied);
+        assert_eq!(world.look(fourth), Standing::Pending);
     }
 
     #[test]
@@ -243,37 +316,37 @@ mod tests {
         let mut world = World::new();
         world.post();
         let call = world.claim(1);
-        (0..2).for_each(|_| _ = world.post());
-        world.waiters.calls_itself(Seq(2));
+        let (second, _) = (world.post(), world.post());
+        world.waiters.calls_itself(second);
         assert_eq!(world.settle(&call, acked(1)), [3, 1]);
     }
 
     #[test]
     fn a_failed_call_fails_those_it_carried_and_those_it_was_made_for() {
         let mut world = World::new();
-        (0..2).for_each(|_| _ = world.post());
+        let (first, _) = (world.post(), world.post());
         let call = world.claim(2);
-        world.post();
+        let third = world.post();
         assert_eq!(world.settle(&call, failed()), [3, 1, 2]);
-        assert_eq!(world.look(1), Standing::Failed);
-        assert_eq!(world.look(3), Standing::Pending, "its entry was on no call yet");
+        assert_eq!(world.look(first), Standing::Failed);
+        assert_eq!(world.look(third), Standing::Pending, "its entry was on no call yet");
         // The next call carries the missed entries first; it is made for 3 all the same.
         let mut call = world.claim(3);
         call.last = Seq(2);
         world.settle(&call, failed());
-        assert_eq!(world.look(3), Standing::Failed);
-        assert_eq!(world.waiters.remove(Seq(3)), [(0, "no answer".to_string())]);
+        assert_eq!(world.look(third), Standing::Failed);
+        assert_eq!(world.waiters.remove(third), [(0, "no answer".to_string())]);
     }
 
     #[test]
     fn what_was_said_to_have_failed_and_is_there_after_all_has_not_failed() {
         let mut world = World::new();
-        world.post();
+        let first = world.post();
         let call = world.claim(1);
         world.settle(&call, failed());
         let number = world.lines.next_number();
-        world.lines.observe(0, number, &position(1), &world.log).unwrap();
-        assert_eq!(world.look(1), Standing::Satisfied);
+        world.lines.observe(0, number, &position(1), &world.log, world.now).unwrap();
+        assert_eq!(world.look(first), Standing::Satisfied);
     }
 
     #[test]
@@ -281,16 +354,42 @@ mod tests {
         let mut world = World::new();
         world.post();
         let _out = world.claim(1);
-        (0..2).for_each(|_| _ = world.post());
+        let (second, third) = (world.post(), world.post());
         let due = Some(world.now + SPACING);
-        assert_eq!(world.waiters.set_timer(Seq(2), &world.lines), due);
-        assert_eq!(world.waiters.set_timer(Seq(3), &world.lines), None);
+        assert_eq!(world.waiters.set_timer(second, &world.lines), due);
+        assert_eq!(world.waiters.set_timer(third, &world.lines), None);
         assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [0; 0]);
-        world.waiters.remove(Seq(2));
+        world.waiters.remove(second);
         assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [3]);
-        world.look(3);
-        assert_eq!(world.waiters.set_timer(Seq(3), &world.lines), due);
+        world.look(third);
+        assert_eq!(world.waiters.set_timer(third, &world.lines), due);
         let later = world.now + 2 * SPACING + Duration::from_millis(1);
         assert_eq!(world.waiters.choose_woken(&world.lines, later), [3], "it may start now");
+    }
+
+    #[test]
+    fn who_asked_for_fewer_acks_is_content_with_fewer_and_never_fails_before_time() {
+        let mut world = World::new();
+        let alone = world.post_with(Concern::Nodes { w: 1, timeout: None });
+        assert_eq!(world.look(alone), Standing::Satisfied);
+        let both = world.post_with(Concern::Nodes { w: 2, timeout: None });
+        let call = world.claim(2);
+        world.settle(&call, failed());
+        assert_eq!(world.look(both), Standing::Pending);
+    }
+
+    #[test]
+    fn when_no_request_is_left_to_call_the_courier_does() {
+        let mut world = World::new();
+        let first = world.post();
+        let call = world.claim(1);
+        let second = world.post_with(Concern::Nodes { w: 1, timeout: None });
+        world.waiters.remove(second);
+        assert_eq!(world.settle(&call, acked(1)), [COURIER, 1]);
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [0; 0], "once");
+        world.waiters.remove(first);
+        assert!(world.waiters.courier_looks(0, &world.lines));
+        world.post();
+        assert!(!world.waiters.courier_looks(0, &world.lines), "a request is going to call");
     }
 }

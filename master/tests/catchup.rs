@@ -14,6 +14,15 @@ use support::{SOON, at_once, unique, wait_until};
 /// How soon after the return of a secondary all logs must be equal.
 const LEVEL_WITHIN: Duration = Duration::from_secs(2);
 
+/// Tells the writers of a test to stop, also when it fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 fn post_all(cluster: &Cluster, count: usize, status: u16) -> Vec<String> {
     let mut connection = cluster.master.connect();
     let post = |_| {
@@ -89,6 +98,8 @@ fn a_secondary_killed_under_load_loses_nothing_and_gets_nothing_twice() {
     };
     thread::scope(|scope| {
         let writers: Vec<_> = (0..8).map(|_| scope.spawn(write)).collect();
+        // They would go on for ever if this test failed.
+        let stopped_at_the_end = StopAtEnd(&stop);
         let acknowledged = || sent.lock().unwrap().len() - unacknowledged.load(SeqCst);
         for _ in 0..2 {
             more(&acknowledged, 100);
@@ -98,7 +109,7 @@ fn a_secondary_killed_under_load_loses_nothing_and_gets_nothing_twice() {
         }
         more(&acknowledged, 100);
         cluster.assert_prefixes();
-        stop.store(true, SeqCst);
+        drop(stopped_at_the_end);
         writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
     let sent = sent.into_inner().unwrap();

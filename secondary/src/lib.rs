@@ -1,9 +1,10 @@
 //! A secondary: it holds a copy of the master's log and acknowledges what it holds.
 //!
 //! It never numbers an entry itself. [`replica`] decides what is accepted, in which order and
-//! with which answer; [`routes`] turns requests into calls of it; [`settings`] says how it was
-//! started.
+//! with which answer; [`routes`] turns requests into calls of it; [`faults`] delays and breaks
+//! calls on demand; [`settings`] says how it was started.
 
+pub mod faults;
 pub mod replica;
 pub mod routes;
 pub mod settings;

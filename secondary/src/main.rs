@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::node;
+use secondary::faults::FaultInjector;
 use secondary::replica::Replica;
 use secondary::routes::Routes;
 use secondary::settings::{Cli, Command};
@@ -17,8 +18,14 @@ fn main() -> ExitCode {
     if let Some(Command::Healthcheck) = cli.command {
         return node::healthcheck("secondary", &settings.node);
     }
-    let describe = format!("role=secondary delay_ms={}", settings.delay.as_millis());
+    let describe = format!(
+        "role=secondary delay_ms={} chaos={} idempotency_keys={}",
+        settings.delay.as_millis(),
+        u8::from(settings.chaos),
+        settings.node.idempotency_keys,
+    );
     node::run("secondary", &settings.node, &describe, |_| {
-        Ok(Routes::new(Replica::new(settings.delay)))
+        let replica = Replica::new(settings.node.idempotency_keys);
+        Ok(Routes::new(replica, FaultInjector::new(settings.delay), settings.chaos))
     })
 }

@@ -1,19 +1,18 @@
 //! The copy of the log, and what a master's call does to it.
 //!
 //! A call is accepted when it continues the copy. One that comes too early, because the call
-//! before it is still on its way, waits for that one; each call sleeps its own `DELAY_MS` first, so
-//! several calls in flight overlap and are still stored in the order of `seq`. What the copy holds
-//! already is acknowledged again. What contradicts it is refused, and nothing is overwritten.
+//! before it is still on its way, waits for that one; so several calls in flight are stored in the
+//! order of `seq`. What the copy holds already is acknowledged again. What contradicts it is
+//! refused, and nothing is overwritten.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use common::entries::{Epoch, Log, Message, NotAccepted, Seq};
+use common::entries::{Draft, Epoch, Log, NotAccepted, Seq};
 use common::logging::excerpt;
-use common::wire::{Ack, Conflict, Position, Refusal, Replicate};
+use common::wire::{Ack, Conflict, Heartbeat, Position, Refusal, Replicate};
 use log::{debug, info, warn};
 
 /// How long a call waits for the one before it.
@@ -41,33 +40,51 @@ pub struct Replica {
     state: Mutex<State>,
     /// Something was accepted.
     grown: Condvar,
-    delay: Duration,
 }
 
-/// What a lock protects: the copy, and the greatest epoch heard of.
+/// What a lock protects: the copy, and what is known of the master.
 #[derive(Debug)]
 struct State {
     log: Log,
+    /// The greatest epoch heard of.
     epoch: Epoch,
     instance: String,
+    /// What the master of that epoch said last.
+    heartbeat: Option<Heartbeat>,
 }
 
 impl Replica {
-    /// An empty copy that sleeps for `delay` in each call before it stores anything.
-    pub fn new(delay: Duration) -> Replica {
+    /// An empty copy that keeps the idempotency keys of the last `most_keys` entries with a key.
+    pub fn new(most_keys: usize) -> Replica {
         let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let state = State { log: Log::new(), epoch: Epoch::default(), instance };
-        Replica { state: Mutex::new(state), grown: Condvar::new(), delay }
+        let log = Log::new(most_keys);
+        let state = State { log, epoch: Epoch::default(), instance, heartbeat: None };
+        Replica { state: Mutex::new(state), grown: Condvar::new() }
     }
 
-    /// The artificial delay.
-    pub fn delay(&self) -> Duration {
-        self.delay
+    /// Reads the log, and the last entry known to be held by a quorum, under the lock; keep it
+    /// short.
+    pub fn read<T>(&self, read: impl FnOnce(&Log, Seq) -> T) -> T {
+        let state = self.lock();
+        read(&state.log, state.committed())
     }
 
-    /// Reads the log under the lock; keep it short.
-    pub fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
-        read(&self.lock().log)
+    /// Takes note of how the master stands, and says how this copy does.
+    pub fn hear(&self, heartbeat: Heartbeat) -> Position {
+        let mut state = self.lock();
+        if heartbeat.epoch >= state.epoch {
+            state.epoch = heartbeat.epoch;
+            state.heartbeat = Some(heartbeat);
+        }
+        state.position()
+    }
+
+    /// Why this copy should not be read as if it were up to date; `None` when it may be.
+    pub fn lag(&self) -> Option<String> {
+        let state = self.lock();
+        let (last, heard) = (state.log.last_seq(), state.heartbeat?);
+        (heard.last_seq > last)
+            .then(|| format!("catching up: holds {last} of {} entries", heard.last_seq))
     }
 
     /// Where the copy stands.
@@ -76,14 +93,9 @@ impl Replica {
     }
 
     /// Does what a master's call asks for.
-    pub fn receive(&self, call: Replicate) -> Outcome {
-        thread::sleep(self.delay);
+    pub fn receive(&self, mut call: Replicate) -> Outcome {
         let epoch = call.entry_epoch.unwrap_or(call.epoch);
-        let messages = match (call.msg, call.entries) {
-            (Some(message), None) => vec![message],
-            (None, Some(messages)) if call.seq.is_some() => messages,
-            _ => return Outcome::Malformed,
-        };
+        let Some(drafts) = call.drafts() else { return Outcome::Malformed };
         let call = match call.seq {
             Some(Seq::NONE) => return Outcome::Malformed,
             Some(first) => Numbered {
@@ -92,9 +104,9 @@ impl Replica {
                 first,
                 prev_epoch: call.prev_epoch,
                 acked: call.acked_seq,
-                messages,
+                drafts,
             },
-            None => return self.append_unnumbered(&messages[0]),
+            None => return self.append_unnumbered(&drafts[0]),
         };
         let mut state = self.wait_for_predecessor(&call);
         let outcome = state.receive(&call);
@@ -125,12 +137,12 @@ impl Replica {
         state
     }
 
-    fn append_unnumbered(&self, message: &Message) -> Outcome {
+    fn append_unnumbered(&self, draft: &Draft) -> Outcome {
         let mut state = self.lock();
-        let seq = state.log.append(Epoch::default(), message);
+        let seq = state.log.append(Epoch::default(), draft);
         drop(state);
         self.grown.notify_all();
-        info!("accepted seq={seq} numbered=false msg={}", excerpt(message));
+        info!("accepted seq={seq} numbered=false msg={}", excerpt(&draft.message));
         Outcome::AppendedUnnumbered { idx: seq.0 - 1 }
     }
 }
@@ -143,12 +155,12 @@ struct Numbered {
     first: Seq,
     prev_epoch: Epoch,
     acked: Seq,
-    messages: Vec<Message>,
+    drafts: Vec<Draft>,
 }
 
 impl Numbered {
     fn last(&self) -> Seq {
-        Seq(self.first.0 + self.messages.len() as u64 - 1)
+        Seq(self.first.0 + self.drafts.len() as u64 - 1)
     }
 }
 
@@ -160,6 +172,11 @@ impl State {
             epoch: self.epoch,
             instance: self.instance.clone(),
         }
+    }
+
+    fn committed(&self) -> Seq {
+        let told = self.heartbeat.map_or(Seq::NONE, |heartbeat| heartbeat.committed_seq);
+        told.min(self.log.last_seq())
     }
 
     /// Whether the entries before this call are missing and on their way. If the master believes
@@ -182,13 +199,13 @@ impl State {
         if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
             return Err(self.refuse_diverged(previous));
         }
-        match self.log.accept(call.epoch, call.first, &call.messages) {
+        match self.log.accept(call.epoch, call.first, &call.drafts) {
             Ok(accepted) => {
                 if accepted.new > 0 {
                     self.log_accepted(call, last.next());
                 }
                 let seq = call.last();
-                let duplicate = accepted.new == 0 && !call.messages.is_empty();
+                let duplicate = accepted.new == 0 && !call.drafts.is_empty();
                 let idx = seq.previous().0;
                 Ok(Ack { status: "ok".into(), idx, seq, duplicate, position: self.position() })
             }
@@ -202,7 +219,7 @@ impl State {
     }
 
     fn log_accepted(&self, call: &Numbered, first_new: Seq) {
-        let (last, message) = (call.last(), &call.messages[call.messages.len() - 1]);
+        let (last, message) = (call.last(), &call.drafts[call.drafts.len() - 1].message);
         if first_new == last {
             info!("accepted seq={last} msg={}", excerpt(message));
         } else {
@@ -222,6 +239,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn call(json: &str) -> Replicate {
@@ -240,12 +259,14 @@ mod tests {
     }
 
     fn log_of(replica: &Replica) -> String {
-        replica.read(|log| String::from_utf8(common::wire::messages(log).into_body()).unwrap())
+        let all = common::http::Request { path: "/messages".into(), ..Default::default() };
+        let read = replica.read(|log, committed| common::reading::answer(&all, log, committed));
+        String::from_utf8(read.into_body()).unwrap()
     }
 
     #[test]
     fn calls_and_their_answers() {
-        let replica = Replica::new(Duration::ZERO);
+        let replica = Replica::new(9);
         let script = [
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "ok 1 of 1"),
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "duplicate 1"),
@@ -275,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_early_call_waits_for_its_predecessor_and_is_stored_after_it() {
-        let replica = Replica::new(Duration::ZERO);
+        let replica = Replica::new(9);
         thread::scope(|scope| {
             let early = r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#;
             let early = scope.spawn(|| line(&replica, early));
@@ -287,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_early_call_whose_predecessor_never_comes_is_told_what_is_missing() {
-        let replica = Replica::new(Duration::ZERO);
+        let replica = Replica::new(9);
         let start = Instant::now();
         assert_eq!(line(&replica, r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#), "Gap 0");
         assert!(start.elapsed() >= PREDECESSOR_TIMEOUT);

@@ -1,61 +1,122 @@
 //! What a secondary answers to which request.
 
-use common::entries::Log;
-use common::http::{Handler, Reply, Request, Response};
-use common::wire::{self, EXPECTED_MSG, OriginalAck, Replicate, SecondaryHealth};
+use std::thread;
+use std::time::Duration;
 
+use common::entries::Seq;
+use common::http::{Handler, Reply, Request, Response};
+use common::reading;
+use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
+use serde_json::json;
+
+use crate::faults::FaultInjector;
 use crate::replica::{Outcome, Replica};
+
+const READ: &str = "GET, HEAD";
 
 /// Answers requests from a copy of the log.
 #[derive(Debug)]
 pub struct Routes {
     replica: Replica,
+    faults: FaultInjector,
+    /// `/chaos` is there.
+    chaos: bool,
 }
 
 impl Routes {
-    /// Routes to this replica.
-    pub fn new(replica: Replica) -> Routes {
-        Routes { replica }
+    /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed.
+    pub fn new(replica: Replica, faults: FaultInjector, chaos: bool) -> Routes {
+        Routes { replica, faults, chaos }
     }
 
     fn answer(&self, request: &Request) -> Response {
-        if let Some(seq) = request.path.strip_prefix("/messages/") {
-            return match request.method.as_str() {
-                "GET" | "HEAD" => self.replica.read(|log| wire::message(log, seq)),
-                _ => wire::method_not_allowed("GET, HEAD"),
-            };
-        }
+        let body = request.body.as_slice();
         match (request.path.as_str(), request.method.as_str()) {
-            ("/messages", "GET" | "HEAD") => self.replica.read(wire::messages),
             ("/health", "GET" | "HEAD") => self.health(),
-            ("/replicate", "POST") => self.replicate(&request.body),
-            ("/messages" | "/health", _) => wire::method_not_allowed("GET, HEAD"),
-            ("/replicate", _) => wire::method_not_allowed("POST"),
+            ("/ready", "GET" | "HEAD") => self.ready(),
+            ("/entries", "GET" | "HEAD") => self.entries(&request.query),
+            ("/replicate", "POST") => self.replicate(body),
+            ("/heartbeat", "POST") => self.heartbeat(body),
+            ("/chaos", "GET" | "HEAD") if self.chaos => Response::json(200, &self.faults.faults()),
+            ("/chaos", "PUT") if self.chaos => self.change_faults(body),
+            ("/chaos", _) if self.chaos => wire::method_not_allowed("GET, HEAD, PUT"),
+            ("/replicate" | "/heartbeat", _) => wire::method_not_allowed("POST"),
+            ("/health" | "/ready" | "/entries", _) => wire::method_not_allowed(READ),
+            (path, method) if path == "/messages" || path.starts_with("/messages/") => match method
+            {
+                "GET" | "HEAD" => {
+                    self.replica.read(|log, committed| reading::answer(request, log, committed))
+                }
+                _ => wire::method_not_allowed(READ),
+            },
             _ => wire::not_found(),
         }
     }
 
     fn health(&self) -> Response {
+        let position = self.replica.position();
         let health = SecondaryHealth {
             status: "ok".into(),
-            count: self.replica.read(Log::last_seq).0,
-            delay_ms: u64::try_from(self.replica.delay().as_millis()).unwrap_or(u64::MAX),
-            position: Some(self.replica.position()),
+            count: position.last_seq.0,
+            delay_ms: self.faults.faults().delay_ms,
+            position: Some(position),
         };
         Response::json(200, &health)
+    }
+
+    fn ready(&self) -> Response {
+        match self.replica.lag() {
+            None => Response::json(200, &json!({ "status": "ready" })),
+            Some(reason) => wire::not_ready(&reason),
+        }
+    }
+
+    /// What a recovering master reads: the entries from a place on, in the form of a call.
+    fn entries(&self, query: &str) -> Response {
+        let from = query.strip_prefix("from=").and_then(|from| from.parse().ok()).map(Seq);
+        self.replica.read(|log, _| match from {
+            Some(from) if from > Seq::NONE && from <= log.last_seq() => wire::entries(log, from),
+            _ => Response::error(400, "from must be the place of an entry"),
+        })
+    }
+
+    fn heartbeat(&self, body: &[u8]) -> Response {
+        match wire::read_object::<Heartbeat>(body) {
+            Ok(heartbeat) => Response::json(200, &self.replica.hear(heartbeat)),
+            Err(_) => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        }
     }
 
     fn replicate(&self, body: &[u8]) -> Response {
         let Ok(call) = wire::read_object::<Replicate>(body) else {
             return Response::error(400, EXPECTED_MSG);
         };
-        match self.replica.receive(call) {
+        let faults = self.faults.faults();
+        thread::sleep(Duration::from_millis(faults.delay_ms));
+        if self.faults.strikes(faults.error_rate) {
+            return Response::error(500, "CHAOS: nothing was stored");
+        }
+        let outcome = self.replica.receive(call);
+        if self.faults.strikes(faults.error_after_store) {
+            return Response::error(500, "CHAOS: an error after storing");
+        }
+        match outcome {
             Outcome::Acknowledged(ack) => Response::json(200, &ack),
             Outcome::AppendedUnnumbered { idx } => {
                 Response::json(200, &OriginalAck { status: "ok".into(), idx })
             }
             Outcome::Refused(refusal) => Response::json(409, &refusal),
             Outcome::Malformed => Response::error(400, EXPECTED_MSG),
+        }
+    }
+
+    fn change_faults(&self, body: &[u8]) -> Response {
+        match self.faults.change(body) {
+            Ok(faults) => {
+                log::info!("changed faults to {faults:?}");
+                Response::json(200, &faults)
+            }
+            Err(problem) => Response::error(400, &problem),
         }
     }
 }

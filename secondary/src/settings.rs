@@ -17,6 +17,10 @@ pub struct Cli {
     /// [default: 0]
     #[arg(long, env, value_name = "MS")]
     delay_ms: Option<String>,
+    /// 1 lets PUT /chaos change the delay and inject errors at run time: for teaching and tests
+    /// [default: 0]
+    #[arg(long, env, value_name = "0|1")]
+    chaos: Option<String>,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -36,6 +40,8 @@ pub struct Settings {
     pub node: NodeSettings,
     /// The artificial delay of each call.
     pub delay: Duration,
+    /// `PUT /chaos` is there.
+    pub chaos: bool,
 }
 
 impl Cli {
@@ -50,7 +56,8 @@ impl Cli {
         let longest_call = node.limits.max_body_bytes.max(BATCH_BYTES) + CALL_OVERHEAD_BYTES;
         node.limits.max_body_bytes = longest_call;
         let delay = problems.milliseconds("DELAY_MS", &self.delay_ms, 0, 0);
+        let chaos = problems.number("CHAOS", &self.chaos, 0, 0..=1) == 1;
         problems.none()?;
-        Ok(Settings { node, delay })
+        Ok(Settings { node, delay, chaos })
     }
 }

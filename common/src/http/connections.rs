@@ -33,8 +33,10 @@ struct Connection<T> {
     since: Instant,
     /// Counts changes of phase, so that a sweep can tell whether anything happened.
     changes: u64,
-    /// `changes` and the bytes received, both as of the last sweep.
+    /// `changes` and the bytes read, both as of the last sweep.
     swept: Option<(u64, u64)>,
+    /// How many sweeps have seen it.
+    sweeps: u32,
     waiting: VecDeque<T>,
     /// Nothing that this connection still delivers is to be believed.
     distrusted: bool,
@@ -55,9 +57,12 @@ pub(super) enum Arrival<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) peer: SocketAddr,
-    /// Bytes received on it since it was opened, where the system tells.
-    pub(super) bytes_received: Option<u64>,
+    /// Bytes read from it since it was opened, where the system tells.
+    pub(super) bytes_read: Option<u64>,
 }
+
+/// How often each connection had changed at some moment.
+pub(super) type Marks = HashMap<SocketAddr, u64>;
 
 /// All connections that have been heard of or seen. `T` is a request.
 #[derive(Debug)]
@@ -76,6 +81,7 @@ impl<T> Connections<T> {
             since: now,
             changes: 0,
             swept: None,
+            sweeps: 0,
             waiting: VecDeque::new(),
             distrusted: false,
         })
@@ -116,10 +122,23 @@ impl<T> Connections<T> {
         std::mem::take(&mut connection.waiting)
     }
 
+    /// To be taken before the connections are looked at, and given to the sweep after it: what is
+    /// seen of a connection that has changed in between says nothing.
+    pub(super) fn marks(&self) -> Marks {
+        self.by_peer.iter().map(|(peer, connection)| (*peer, connection.changes)).collect()
+    }
+
+    /// How many connections have been open for a while, as of the last sweep, without a word: they
+    /// may be waiting to be served. Each counts once.
+    pub(super) fn silent(&self) -> usize {
+        self.by_peer.values().filter(|c| c.changes == 0 && c.sweeps == 2).count()
+    }
+
     /// Compares with the connections that are open now and returns those to be closed: idle or
     /// trickling for longer than `timeout`, flooding, distrusted, or more than `most`.
     pub(super) fn sweep(
         &mut self,
+        marks: &Marks,
         open: &[Seen],
         now: Instant,
         timeout: Duration,
@@ -136,7 +155,10 @@ impl<T> Connections<T> {
                     self.by_peer.remove(&seen.peer).expect("it was just made")
                 }
             };
-            if connection.is_overdue(seen.bytes_received, now, timeout) {
+            connection.sweeps = connection.sweeps.saturating_add(1);
+            let unchanged = marks.get(&seen.peer).copied().unwrap_or(0) == connection.changes;
+            let bytes_read = seen.bytes_read.filter(|_| unchanged);
+            if connection.is_overdue(bytes_read, now, timeout) {
                 overdue.push(seen.peer);
             }
             still_open.insert(seen.peer, connection);
@@ -171,26 +193,26 @@ impl<T> Connection<T> {
         self.changes += 1;
     }
 
-    fn is_overdue(&mut self, received: Option<u64>, now: Instant, timeout: Duration) -> bool {
+    fn is_overdue(&mut self, read: Option<u64>, now: Instant, timeout: Duration) -> bool {
         let waited = now.saturating_duration_since(self.since);
-        let flooding = received.is_some_and(|bytes| self.floods(bytes));
+        let flooding = read.is_some_and(|bytes| self.floods(bytes));
         let slow = self.phase != Phase::Busy && waited >= timeout;
         self.distrusted || flooding || slow
     }
 
     /// Whether it delivered more than a head may have while nothing happened.
-    fn floods(&mut self, received: u64) -> bool {
+    fn floods(&mut self, read: u64) -> bool {
         let before = match self.swept {
             Some((changes, bytes)) if changes == self.changes => bytes,
             // Never heard of: all it ever sent was a head.
             None if self.changes == 0 => 0,
             _ => {
-                self.swept = Some((self.changes, received));
+                self.swept = Some((self.changes, read));
                 return false;
             }
         };
         self.swept = Some((self.changes, before));
-        self.phase != Phase::Reading && received.saturating_sub(before) > MAX_HEAD_BYTES
+        self.phase != Phase::Reading && read.saturating_sub(before) > MAX_HEAD_BYTES
     }
 }
 
@@ -205,7 +227,18 @@ mod tests {
     }
 
     fn seen(port: u16, bytes: u64) -> Seen {
-        Seen { peer: peer(port), bytes_received: Some(bytes) }
+        Seen { peer: peer(port), bytes_read: Some(bytes) }
+    }
+
+    fn sweep<T>(
+        all: &mut Connections<T>,
+        open: &[Seen],
+        now: Instant,
+        timeout: Duration,
+        most: usize,
+    ) -> Vec<SocketAddr> {
+        let marks = all.marks();
+        all.sweep(&marks, open, now, timeout, most)
     }
 
     fn handle<T>(request: T, new: bool) -> Arrival<T> {
@@ -233,7 +266,7 @@ mod tests {
         assert_eq!(all.arrive(peer(1), 99, now), Arrival::Refused(99));
         assert_eq!(all.distrust(peer(1), now).len(), MAX_PIPELINED);
         assert_eq!(all.arrive(peer(1), 7, now), Arrival::Refused(7));
-        assert_eq!(all.sweep(&[seen(1, 0)], now, TIMEOUT, 9), [peer(1)]);
+        assert_eq!(sweep(&mut all, &[seen(1, 0)], now, TIMEOUT, 9), [peer(1)]);
     }
 
     #[test]
@@ -243,8 +276,8 @@ mod tests {
         all.arrive(peer(2), "reading", start);
         all.enter(peer(2), Phase::Reading, start);
         let open = [seen(1, 9), seen(2, 9), seen(3, 0)];
-        assert!(all.sweep(&open, start, TIMEOUT, 9).is_empty());
-        let mut overdue = all.sweep(&open, start + TIMEOUT, TIMEOUT, 9);
+        assert!(sweep(&mut all, &open, start, TIMEOUT, 9).is_empty());
+        let mut overdue = sweep(&mut all, &open, start + TIMEOUT, TIMEOUT, 9);
         overdue.sort();
         assert_eq!(overdue, [peer(2), peer(3)]);
     }
@@ -252,24 +285,49 @@ mod tests {
     #[test]
     fn an_endless_head_is_a_flood_and_a_large_body_is_not() {
         let (mut all, now) = (Connections::new(), Instant::now());
-        assert_eq!(all.sweep(&[seen(1, MAX_HEAD_BYTES + 1)], now, TIMEOUT, 9), [peer(1)]);
+        assert_eq!(sweep(&mut all, &[seen(1, MAX_HEAD_BYTES + 1)], now, TIMEOUT, 9), [peer(1)]);
         all.arrive(peer(2), "large", now);
         all.enter(peer(2), Phase::Reading, now);
-        assert!(all.sweep(&[seen(2, 100)], now, TIMEOUT, 9).is_empty());
-        assert!(all.sweep(&[seen(2, 900_000)], now, TIMEOUT, 9).is_empty());
+        assert!(sweep(&mut all, &[seen(2, 100)], now, TIMEOUT, 9).is_empty());
+        assert!(sweep(&mut all, &[seen(2, 900_000)], now, TIMEOUT, 9).is_empty());
         all.answered(peer(2), now);
-        assert!(all.sweep(&[seen(2, 1_000_000)], now, TIMEOUT, 9).is_empty(), "its own body");
-        assert!(all.sweep(&[seen(2, 1_000_100)], now, TIMEOUT, 9).is_empty(), "a head");
-        assert_eq!(all.sweep(&[seen(2, 1_100_000)], now, TIMEOUT, 9), [peer(2)]);
+        assert!(sweep(&mut all, &[seen(2, 1_000_000)], now, TIMEOUT, 9).is_empty(), "its own body");
+        assert!(sweep(&mut all, &[seen(2, 1_000_100)], now, TIMEOUT, 9).is_empty(), "a head");
+        assert_eq!(sweep(&mut all, &[seen(2, 1_100_000)], now, TIMEOUT, 9), [peer(2)]);
+    }
+
+    #[test]
+    fn a_connection_without_a_word_counts_once() {
+        let (mut all, now) = (Connections::new(), Instant::now());
+        let mut counts = Vec::new();
+        all.arrive(peer(2), "heard of", now);
+        for _ in 0..4 {
+            sweep(&mut all, &[seen(1, 0), seen(2, 0)], now, TIMEOUT, 9);
+            counts.push(all.silent());
+        }
+        assert_eq!(counts, [0, 1, 0, 0]);
     }
 
     #[test]
     fn beyond_the_limit_the_longest_idle_go_first_and_closed_ones_are_forgotten() {
         let (mut all, start) = (Connections::<()>::new(), Instant::now());
         let later = start + Duration::from_secs(1);
-        all.sweep(&[seen(1, 0)], start, TIMEOUT, 9);
-        assert_eq!(all.sweep(&[seen(1, 0), seen(2, 0)], later, TIMEOUT, 1), [peer(1)]);
-        all.sweep(&[], later, TIMEOUT, 1);
+        sweep(&mut all, &[seen(1, 0)], start, TIMEOUT, 9);
+        assert_eq!(sweep(&mut all, &[seen(1, 0), seen(2, 0)], later, TIMEOUT, 1), [peer(1)]);
+        sweep(&mut all, &[], later, TIMEOUT, 1);
         assert_eq!(all.len(), 0);
+    }
+
+    #[test]
+    fn what_was_seen_before_a_change_says_nothing_about_what_came_after() {
+        let (mut all, now) = (Connections::new(), Instant::now());
+        all.arrive(peer(1), "large", now);
+        all.enter(peer(1), Phase::Reading, now);
+        let marks = all.marks();
+        all.answered(peer(1), now);
+        // Taken in the middle of the body, compared after its end.
+        assert!(all.sweep(&marks, &[seen(1, 100)], now, TIMEOUT, 9).is_empty());
+        assert!(sweep(&mut all, &[seen(1, 900_000)], now, TIMEOUT, 9).is_empty());
+        assert_eq!(sweep(&mut all, &[seen(1, 1_000_000)], now, TIMEOUT, 9), [peer(1)]);
     }
 }

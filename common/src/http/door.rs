@@ -11,7 +11,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -79,8 +79,8 @@ pub(super) fn connections_to(port: u16) -> io::Result<Vec<Found>> {
             continue;
         };
         if local.port() == port {
-            let bytes_received = bytes_received(descriptor);
-            found.push(Found { seen: Seen { peer, bytes_received }, descriptor });
+            let bytes_read = bytes_read(descriptor);
+            found.push(Found { seen: Seen { peer, bytes_read }, descriptor });
         }
     }
     // tiny_http holds each connection by two descriptors; one is enough to know it by.
@@ -89,29 +89,40 @@ pub(super) fn connections_to(port: u16) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// A handle of our own to the connection that this peer made to this local port.
-pub(super) fn handle_of(peer: SocketAddr, port: u16) -> Option<TcpStream> {
-    let found = connections_to(port).ok()?;
-    found.iter().find(|found| found.seen.peer == peer)?.handle()
+/// The connection that this peer made to this local port.
+pub(super) fn find(peer: SocketAddr, port: u16) -> Option<Found> {
+    connections_to(port).ok()?.into_iter().find(|found| found.seen.peer == peer)
 }
 
 impl Found {
     /// A handle of our own, if the descriptor still is what it was.
-    fn handle(&self) -> Option<TcpStream> {
+    pub(super) fn handle(&self) -> Option<TcpStream> {
         // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same socket.
         let duplicate = unsafe { borrow(self.descriptor) }.try_clone_to_owned().ok()?;
         let stream = TcpStream::from(duplicate);
         (stream.peer_addr().ok()? == self.seen.peer).then_some(stream)
     }
 
-    /// Ends the connection in both directions, which wakes tiny_http's thread to let go of it.
+    /// Ends the connection, which wakes tiny_http's thread to let go of it.
     pub(super) fn close(&self) -> Option<Closed> {
         let stream = self.handle()?;
-        // It fails when the peer has ended it already, which is as good.
-        let _ = stream.shutdown(Shutdown::Both);
+        end(&stream);
         let inode = File::from(OwnedFd::from(stream)).metadata().ok()?.ino();
         Some(Closed { descriptor: self.descriptor, inode })
     }
+}
+
+/// Ends a connection at once, whoever else holds it: nothing more is sent or read. A peer that
+/// goes on sending could keep a connection which was only shut down busy for ever, for what has
+/// arrived is still read.
+fn end(stream: &TcpStream) {
+    // Both fail when the peer has ended the connection already, which is as good.
+    let _ = stream.shutdown(Shutdown::Both);
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one valid structure that lives through the call.
+    // Connecting to nowhere makes Linux drop what has arrived and reset the connection.
+    unsafe { libc::connect(stream.as_raw_fd(), &raw const nowhere, length) };
 }
 
 impl Closed {
@@ -143,7 +154,7 @@ fn address(answer: io::Result<socket2::SockAddr>) -> Option<SocketAddr> {
 }
 
 #[cfg(target_os = "linux")]
-fn bytes_received(descriptor: RawFd) -> Option<u64> {
+fn bytes_read(descriptor: RawFd) -> Option<u64> {
     // SAFETY: all bits zero is a valid value of this structure of integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -154,11 +165,20 @@ fn bytes_received(descriptor: RawFd) -> Option<u64> {
         libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
     };
     let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
-    (answer == 0 && usize::try_from(length).ok()? >= known).then_some(info.tcpi_bytes_received)
+    if answer != 0 || usize::try_from(length).ok()? < known {
+        return None;
+    }
+    // What waits in the kernel has not been read. Asked second, so that the difference errs on
+    // the small side.
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: the pointer is to a valid integer that lives through the call.
+    let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut waiting) };
+    let waiting = if answer == 0 { u64::try_from(waiting).ok()? } else { return None };
+    Some(info.tcpi_bytes_received.saturating_sub(waiting))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bytes_received(_descriptor: RawFd) -> Option<u64> {
+fn bytes_read(_descriptor: RawFd) -> Option<u64> {
     None
 }
 
@@ -170,17 +190,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_found_by_its_peer_with_what_it_received_and_can_be_closed() {
+    fn a_connection_is_found_by_its_peer_with_what_was_read_and_can_be_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (mut server, peer) = listener.accept().unwrap();
         client.write_all(b"hello").unwrap();
-        server.read_exact(&mut [0; 5]).unwrap();
+        server.read_exact(&mut [0; 3]).unwrap();
 
         let found = connections_to(port).unwrap();
-        let seen: Vec<_> = found.iter().map(|f| (f.seen.peer, f.seen.bytes_received)).collect();
-        assert_eq!(seen, [(peer, Some(5))]);
+        let seen: Vec<_> = found.iter().map(|f| (f.seen.peer, f.seen.bytes_read)).collect();
+        assert_eq!(seen, [(peer, Some(3))]);
 
         let closed = found[0].close().unwrap();
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the client must see the end");

@@ -117,6 +117,8 @@ struct Core {
     /// Threads end.
     over: AtomicBool,
     accept_failed: AtomicBool,
+    /// Connections that were closed and that tiny_http still holds, and since when.
+    closed: Mutex<Vec<(door::Closed, Instant)>>,
     stuck: AtomicUsize,
     new_connections: Sender<()>,
     exhausted: Sender<()>,
@@ -128,7 +130,7 @@ struct Reception {
     core: Arc<Core>,
     http: tiny_http::Server,
     /// Requests whose turn has come after one of the same connection.
-    ready: SegQueue<tiny_http::Request>,
+    ready: SegQueue<(tiny_http::Request, SocketAddr)>,
 }
 
 impl Server {
@@ -152,6 +154,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             over: AtomicBool::new(false),
             accept_failed: AtomicBool::new(false),
+            closed: Mutex::new(Vec::new()),
             stuck: AtomicUsize::new(0),
             new_connections,
             exhausted,
@@ -222,6 +225,7 @@ impl Core {
             if !lost || self.stopping.load(SeqCst) || !has_spare_descriptors() {
                 continue;
             }
+            self.shed_backlog();
             match self.open_reception() {
                 Ok(()) => {
                     self.accept_failed.store(false, SeqCst);
@@ -233,16 +237,31 @@ impl Core {
         }
     }
 
+    /// Refuses everybody who came while nobody accepted: they would come in all at once, and use up
+    /// the descriptors again.
+    fn shed_backlog(&self) {
+        if self.listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        let refusal = Response::error(503, "Too many connections").with_header("Retry-After", "1");
+        for _ in 0..4 * BACKLOG {
+            let Ok((mut stream, _)) = self.listener.accept() else { break };
+            // Most of them have gone; the others lose nothing but this answer.
+            let _ = stream.set_nonblocking(true);
+            let _ = refusal.write_to(&mut stream, false, Some("close"));
+        }
+        let _ = self.listener.set_nonblocking(false);
+    }
+
     fn keep_sweeping(&self) {
-        let mut closed: Vec<(door::Closed, Instant)> = Vec::new();
         // Kept so that a sweep can look at the descriptors when all others are used up.
         let mut spare = spare_descriptors();
         while !self.over.load(SeqCst) {
             thread::sleep(SWEEP_INTERVAL);
             spare.clear();
-            self.sweep(&mut closed);
+            self.sweep();
             spare = spare_descriptors();
-            let stuck = closed.iter().filter(|(_, at)| at.elapsed() > STUCK_AFTER).count();
+            let stuck = self.count_stuck();
             if stuck > self.stuck.swap(stuck, SeqCst) {
                 warn!("lost connections for good stuck={stuck} most={MAX_STUCK}");
             }
@@ -252,18 +271,37 @@ impl Core {
         }
     }
 
-    fn sweep(&self, closed: &mut Vec<(door::Closed, Instant)>) {
-        closed.retain(|(closed, _)| closed.is_held());
+    fn sweep(&self) {
+        let marks = self.connections().marks();
         let Ok(open) = door::connections_to(self.address.port()) else { return };
         let seen: Vec<_> = open.iter().map(|found| found.seen).collect();
         let (now, timeout) = (Instant::now(), self.limits.timeout);
-        let overdue = self.connections().sweep(&seen, now, timeout, max_connections());
+        let (overdue, silent) = {
+            let mut connections = self.connections();
+            let overdue = connections.sweep(&marks, &seen, now, timeout, max_connections());
+            (overdue, connections.silent())
+        };
+        // Each may be waiting for a thread; a full channel holds nudges enough.
+        (0..silent).for_each(|_| _ = self.new_connections.try_send(()));
         for found in open.iter().filter(|found| overdue.contains(&found.seen.peer)) {
             debug!("closed a connection peer={}", found.seen.peer);
-            if let Some(one) = found.close().filter(|one| closed.iter().all(|(c, _)| c != one)) {
-                closed.push((one, now));
-            }
+            self.close(found);
         }
+    }
+
+    /// Closes a connection, and remembers to look whether tiny_http lets go of it.
+    fn close(&self, found: &door::Found) {
+        let Some(one) = found.close() else { return };
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if closed.iter().all(|(other, _)| *other != one) {
+            closed.push((one, Instant::now()));
+        }
+    }
+
+    fn count_stuck(&self) -> usize {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.retain(|(closed, _)| closed.is_held());
+        closed.iter().filter(|(_, at)| at.elapsed() > STUCK_AFTER).count()
     }
 
     /// Answers past tiny_http, ends the connection, and gets rid of the request, whatever it
@@ -275,13 +313,13 @@ impl Core {
             connections.enter(peer, Phase::Idle, Instant::now());
             waiting
         };
-        if let Some(mut stream) = door::handle_of(peer, self.address.port()) {
-            if let Some(answer) = answer {
+        if let Some(found) = door::find(peer, self.address.port()) {
+            if let Some((answer, mut stream)) = answer.zip(found.handle()) {
                 // The peer may be gone; there is nobody else to tell.
                 let _ = answer.write_to(&mut stream, false, Some("close"));
                 linger(&mut stream);
             }
-            let _ = stream.shutdown(Shutdown::Both);
+            self.close(&found);
         }
         dispose(request);
         waiting.into_iter().for_each(dispose);
@@ -322,59 +360,43 @@ fn has_spare_descriptors() -> bool {
     spare.len() == 4
 }
 
-/// A request, and whether its turn has come already.
+/// A request, and what is to be done with it.
 enum Job {
-    Arrived(tiny_http::Request),
-    Ready(tiny_http::Request),
+    Serve(tiny_http::Request, SocketAddr),
+    Refuse(tiny_http::Request, SocketAddr),
 }
 
 impl Work for Reception {
     type Job = Job;
 
     fn next(&self, patience: Duration) -> Option<Job> {
-        if let Some(request) = self.ready.pop() {
-            return Some(Job::Ready(request));
-        }
-        match self.http.recv_timeout(patience) {
-            Ok(Some(request)) => Some(Job::Arrived(request)),
-            // Time is up, or it was unblocked because a request has become ready. The queue may
-            // have given its only wake-up to this wait as it ended: look once more.
-            Ok(None) => match self.http.try_recv() {
-                Ok(Some(request)) => Some(Job::Arrived(request)),
-                _ => self.ready.pop().map(Job::Ready),
-            },
-            Err(error) => {
-                if !self.core.stopping.load(SeqCst) {
-                    warn!("failed to accept error={error}");
-                    self.core.accept_failed.store(true, SeqCst);
+        loop {
+            if let Some((request, peer)) = self.ready.pop() {
+                return Some(Job::Serve(request, peer));
+            }
+            match self.http.recv_timeout(patience) {
+                Ok(Some(request)) => match self.admit(request) {
+                    Some(job) => return Some(job),
+                    None => continue,
+                },
+                // Time is up, or it was unblocked because a request has become ready.
+                Ok(None) if self.ready.is_empty() => return None,
+                Ok(None) => {}
+                Err(error) => {
+                    if !self.core.stopping.load(SeqCst) {
+                        warn!("failed to accept error={error}");
+                        self.core.accept_failed.store(true, SeqCst);
+                    }
+                    return None;
                 }
-                None
             }
         }
     }
 
     fn run(self: Arc<Self>, job: Job) {
-        let request = match &job {
-            Job::Arrived(request) | Job::Ready(request) => request,
-        };
-        // tiny_http unwraps the address before it hands a request out.
-        let Some(peer) = request.remote_addr().copied() else { return };
         match job {
-            Job::Ready(request) => self.serve(request, peer),
-            Job::Arrived(request) => {
-                let arrival = self.core.connections().arrive(peer, request, Instant::now());
-                match arrival {
-                    Arrival::Handle { request, new } => {
-                        if new {
-                            // A full channel holds nudges enough.
-                            let _ = self.core.new_connections.try_send(());
-                        }
-                        self.serve(request, peer);
-                    }
-                    Arrival::Waits => {}
-                    Arrival::Refused(request) => self.core.refuse(request, peer, None),
-                }
-            }
+            Job::Serve(request, peer) => self.serve(request, peer),
+            Job::Refuse(request, peer) => self.core.refuse(request, peer, None),
         }
     }
 
@@ -384,6 +406,24 @@ impl Work for Reception {
 }
 
 impl Reception {
+    /// `None` if the request waits behind another one of its connection.
+    fn admit(&self, request: tiny_http::Request) -> Option<Job> {
+        // tiny_http unwraps the address before it hands a request out.
+        let peer = request.remote_addr().copied()?;
+        let arrival = self.core.connections().arrive(peer, request, Instant::now());
+        match arrival {
+            Arrival::Handle { request, new } => {
+                if new {
+                    // A full channel holds nudges enough.
+                    let _ = self.core.new_connections.try_send(());
+                }
+                Some(Job::Serve(request, peer))
+            }
+            Arrival::Waits => None,
+            Arrival::Refused(request) => Some(Job::Refuse(request, peer)),
+        }
+    }
+
     fn serve(self: Arc<Self>, mut request: tiny_http::Request, peer: SocketAddr) {
         let core = Arc::clone(&self.core);
         let in_progress = core.in_flight.enter();
@@ -555,15 +595,15 @@ impl Reply {
             debug!("failed to answer peer={} error={error}", self.peer);
             // What is left of this answer must not become the beginning of the next.
             let waiting = core.connections().distrust(self.peer, Instant::now());
-            if let Some(stream) = door::handle_of(self.peer, core.address.port()) {
-                let _ = stream.shutdown(Shutdown::Both);
+            if let Some(found) = door::find(self.peer, core.address.port()) {
+                core.close(&found);
             }
             waiting.into_iter().for_each(dispose);
         }
         drop(writer);
         let next = core.connections().answered(self.peer, Instant::now());
         if let Some(request) = next {
-            self.reception.ready.push(request);
+            self.reception.ready.push((request, self.peer));
             self.reception.http.unblock();
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! A script is read like a log: `append 3` appends three entries; `claim 8` is a request that
 //! needs entry 8; `ok 1 5` settles the oldest call with an ack of the instance 1 that holds 5
-//! entries; `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is a
-//! heartbeat's answer; `wait 5` lets 5 ms go by. The right column is what came of it.
+//! entries; `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is what a
+//! heartbeat's answer says; `heard` and `silence` are whether there was one; `retry 8` is a claim
+//! that respects the pause after a failure; `wait 5` lets 5 ms go by. The right column is what came of it.
 
 use super::*;
 use common::entries::Message;
@@ -19,8 +20,10 @@ struct Script {
 
 impl Script {
     fn new() -> Script {
-        let lines = Lines::new(&["http://a".to_string()], REIGN);
-        Script { lines, log: Log::new(), now: Instant::now(), calls: Vec::new() }
+        let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
+        let mut lines = Lines::new(&["http://a".to_string()], thresholds);
+        lines.begin_reign(REIGN, Seq::NONE, &[false]);
+        Script { lines, log: Log::new(9), now: Instant::now(), calls: Vec::new() }
     }
 
     fn position(&self, instance: u64, last: u64) -> Position {
@@ -30,7 +33,7 @@ impl Script {
 
     fn settle(&mut self, verdict: Verdict) -> String {
         let call = self.calls.remove(0);
-        match self.lines.settle(&call, verdict, &self.log) {
+        match self.lines.settle(&call, verdict, &self.log, self.now, 0) {
             None => format!("acked {}", self.lines.acked_seq(0)),
             Some(failure) => {
                 format!("failed {}..{}: {}", failure.first, failure.last, failure.detail)
@@ -38,22 +41,31 @@ impl Script {
         }
     }
 
+    fn claim(&mut self, seq: u64, urgent: bool) -> Option<String> {
+        let call = self.lines.claim(0, Seq(seq), urgent, &self.log, self.now)?;
+        let claimed = format!("call {}..{}", call.first, call.last);
+        self.calls.push(call);
+        Some(claimed)
+    }
+
     fn step(&mut self, step: &str) -> String {
         let words: Vec<&str> = step.split(' ').collect();
         let number = |index: usize| words[index].parse::<u64>().unwrap();
         match words[0] {
             "append" => {
-                (0..number(1)).for_each(|_| _ = self.log.append(REIGN, &Message::new("m")));
+                for _ in 0..number(1) {
+                    let seq = self.log.append(REIGN, &Message::new("m").into());
+                    self.lines.appended(seq, self.now);
+                }
                 format!("last {}", self.log.last_seq())
             }
-            "claim" => match self.lines.claim(0, Seq(number(1)), &self.log, self.now) {
+            "claim" => match self.claim(number(1), true) {
                 None => "not now".into(),
-                Some(call) => {
-                    self.calls.push(call);
-                    let call = &self.calls[self.calls.len() - 1];
-                    format!("call {}..{}", call.first, call.last)
-                }
+                Some(call) => call,
             },
+            "retry" => self.claim(number(1), false).unwrap_or_else(|| "not now".into()),
+            "silence" => format!("{:?}", self.lines.beat(0, false)),
+            "heard" => format!("{:?}", self.lines.beat(0, true)),
             "ok" => self.settle(Verdict::Acked(self.position(number(1), number(2)))),
             "gap" => self.settle(Verdict::Gap(self.position(number(1), number(2)))),
             "original" => self.settle(Verdict::AckedByOriginal),
@@ -66,7 +78,7 @@ impl Script {
             "beat" => {
                 let (asked, position) =
                     (self.lines.next_number(), self.position(number(1), number(2)));
-                match self.lines.observe(0, asked, &position, &self.log) {
+                match self.lines.observe(0, asked, &position, &self.log, self.now) {
                     Ok(()) => format!("acked {}", self.lines.acked_seq(0)),
                     Err(error) => error,
                 }
@@ -263,4 +275,58 @@ fn an_answer_is_understood_or_named() {
     assert_eq!(failed(200, "{}"), "answered 200 without an ack: {}");
     assert_eq!(failed(409, "{}"), "answered 409: {}");
     assert_eq!(failed(500, "oh\n"), "answered 500: oh\\n");
+}
+
+#[test]
+fn a_failing_line_is_left_alone_longer_and_longer_and_called_at_once_when_heard_of_again() {
+    play(
+        "beat 1 0 => acked 0
+         heard    => Some(Healthy)
+         append 1 => last 1
+         retry 1  => call 1..1
+         fail     => failed 1..1: no answer
+         retry 1  => not now
+         claim 1  => call 1..1
+         fail     => failed 1..1: no answer
+         wait 49  => later
+         retry 1  => not now
+         wait 1   => later
+         retry 1  => call 1..1
+         fail     => failed 1..1: no answer
+         silence  => None
+         silence  => Some(Suspected)
+         silence  => None
+         silence  => Some(Unhealthy)
+         retry 1  => not now
+         heard    => Some(Healthy)
+         retry 1  => call 1..1
+         ok 1 1   => acked 1",
+    );
+}
+
+#[test]
+fn a_restarted_secondary_is_called_at_once() {
+    play(
+        "beat 1 0 => acked 0
+         append 1 => last 1
+         retry 1  => call 1..1
+         fail     => failed 1..1: no answer
+         retry 1  => not now
+         beat 2 0 => acked 0
+         retry 1  => call 1..1",
+    );
+}
+
+#[test]
+fn what_a_quorum_has_held_stays_committed() {
+    let mut world = Script::new();
+    for step in ["beat 1 0", "append 3", "claim 3"] {
+        world.step(step);
+    }
+    assert_eq!(world.lines.committed_seq(), Seq(0), "two of two nodes are a quorum");
+    world.step("ok 1 3");
+    assert_eq!(world.lines.committed_seq(), Seq(3));
+    world.step("append 1");
+    world.step("beat 2 0");
+    assert_eq!(world.lines.committed_seq(), Seq(3));
 }

@@ -11,6 +11,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod fake;
+pub mod history;
 pub mod http;
 pub mod node;
 pub mod output;

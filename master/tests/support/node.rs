@@ -49,7 +49,9 @@ impl Node {
 
     pub fn master(secondaries: &[&str], settings: Settings) -> Node {
         let urls = secondaries.join(",");
-        Node::start(Role::Master, &[&[("SECONDARIES", urls.as_str())], settings].concat())
+        // Secondaries that misbehave from the start should not hold up a test.
+        let own = [("SECONDARIES", urls.as_str()), ("RECOVERY_TIMEOUT_MS", "300")];
+        Node::start(Role::Master, &[&own[..], settings].concat())
     }
 
     pub fn secondary(settings: Settings) -> Node {
@@ -58,6 +60,11 @@ impl Node {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn addr(&self) -> SocketAddr {

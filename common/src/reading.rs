@@ -1,0 +1,142 @@
+//! Reading the log over HTTP: the same on every node.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /messages` | the whole log, the original's answer |
+//! | `GET /messages?from=5&limit=100` | at most 100 entries from place 5 on |
+//! | `GET /messages?committed=true` | only what a quorum holds, as far as this node knows |
+//! | `GET /messages/7` | one entry |
+
+use crate::entries::{Log, Seq};
+use crate::http::{Chunk, Request, Response};
+use crate::wire;
+
+/// What a `GET /messages` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    from: Seq,
+    limit: u64,
+    committed: bool,
+}
+
+/// Answers a request for `/messages` or below it; `committed` is the last entry that a quorum is
+/// known to hold.
+pub fn answer(request: &Request, log: &Log, committed: Seq) -> Response {
+    if let Some(seq) = request.path.strip_prefix("/messages/") {
+        return one(log, seq);
+    }
+    match parse(&request.query) {
+        Ok(None) => all(log),
+        Ok(Some(range)) => some(log, range, committed),
+        Err(problem) => Response::error(400, &problem),
+    }
+}
+
+fn all(log: &Log) -> Response {
+    Response::chunks(200, messages_object(log, Seq(1), log.last_seq(), b"}"))
+}
+
+fn some(log: &Log, range: Range, committed: Seq) -> Response {
+    let last = if range.committed { committed.min(log.last_seq()) } else { log.last_seq() };
+    let until = Seq(last.0.min(range.from.0.saturating_add(range.limit - 1)));
+    let rest = format!(",\"from\":{},\"last_seq\":{last}}}", range.from);
+    Response::chunks(200, messages_object(log, range.from, until, rest.as_bytes()))
+}
+
+fn one(log: &Log, seq: &str) -> Response {
+    match seq.parse().map(Seq) {
+        Ok(seq) if seq > Seq::NONE && seq <= log.last_seq() => {
+            let head = format!(r#"{{"seq":{seq},"msg":"#).into_bytes();
+            Response::chunks(200, vec![Chunk::Owned([&head, log.json(seq), b"}"].concat())])
+        }
+        Ok(_) => Response::error(404, "There is no such entry"),
+        Err(_) if seq.is_empty() => wire::not_found(),
+        Err(_) => Response::error(400, "The place of an entry is a whole number"),
+    }
+}
+
+/// `{"messages":[…]` with these entries, then `rest`.
+pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chunk> {
+    let mut chunks = vec![Chunk::Owned(br#"{"messages":["#.to_vec())];
+    chunks.extend(log.chunks(from..=until));
+    chunks.push(Chunk::Owned([b"]", rest].concat()));
+    chunks
+}
+
+/// `None` when nothing is asked for but the whole log.
+fn parse(query: &str) -> Result<Option<Range>, String> {
+    let mut range = Range { from: Seq(1), limit: u64::MAX, committed: false };
+    let mut given = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "from" => range.from = Seq(place(name, value)?),
+            "limit" => range.limit = place(name, value)?,
+            "committed" if value == "true" || value == "false" => {
+                range.committed = value == "true";
+            }
+            "committed" => return Err("committed must be true or false".into()),
+            // As the original, which knows none.
+            _ => continue,
+        }
+        given = true;
+    }
+    Ok(given.then_some(range))
+}
+
+fn place(name: &str, value: &str) -> Result<u64, String> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(number) if digits && number > 0 => Ok(number),
+        _ => Err(format!("{name} must be a whole number from 1")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entries::{Epoch, Message};
+
+    fn get(target: &str) -> (u16, String) {
+        let mut log = Log::new(0);
+        for text in ["a", "b", "c", "d"] {
+            log.append(Epoch(1), &Message::new(text).into());
+        }
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request { path: path.into(), query: query.into(), ..Request::default() };
+        let response = answer(&request, &log, Seq(3));
+        (response.status, String::from_utf8(response.into_body()).unwrap())
+    }
+
+    #[test]
+    fn a_log_is_read_whole_in_part_and_one_by_one() {
+        let ok = |body: &str| (200, body.to_string());
+        let script = [
+            ("/messages", r#"{"messages":["a","b","c","d"]}"#),
+            ("/messages?cache=no", r#"{"messages":["a","b","c","d"]}"#),
+            ("/messages?from=3", r#"{"messages":["c","d"],"from":3,"last_seq":4}"#),
+            ("/messages?from=2&limit=2", r#"{"messages":["b","c"],"from":2,"last_seq":4}"#),
+            ("/messages?limit=1", r#"{"messages":["a"],"from":1,"last_seq":4}"#),
+            ("/messages?from=9", r#"{"messages":[],"from":9,"last_seq":4}"#),
+            ("/messages?committed=true", r#"{"messages":["a","b","c"],"from":1,"last_seq":3}"#),
+            ("/messages?committed=true&from=4", r#"{"messages":[],"from":4,"last_seq":3}"#),
+            ("/messages/3", r#"{"seq":3,"msg":"c"}"#),
+        ];
+        for (target, expected) in script {
+            assert_eq!(get(target), ok(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for query in ["from=0", "from=-1", "from=", "from=x", "limit=0", "limit=+1", "from=1.5"] {
+            assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
+        }
+        for query in ["committed=yes", "committed", "from=99999999999999999999"] {
+            assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
+        }
+        for (path, status) in [("0", 404), ("5", 404), ("x", 400), ("", 404), ("-1", 400)] {
+            assert_eq!(get(&format!("/messages/{path}")).0, status, "{path}");
+        }
+    }
+}

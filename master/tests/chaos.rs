@@ -1,0 +1,239 @@
+//! All promises together, while nodes are killed, frozen, restarted and lie about errors.
+//!
+//! A checker decides afterwards whether what eight writers were told fits what the nodes hold. The
+//! faults come from a seed, which a failure names: `CHAOS_SEED=7 cargo test -p master --test chaos`
+//! plays them again (the threads of the machine are not part of the seed). The checker itself is
+//! checked with histories that are wrong, and with secondaries that are broken on purpose.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use serde_json::{Value, json};
+use support::cluster::Cluster;
+use support::fake::{Fake, respond};
+use support::history::{Dice, Writer, check};
+use support::http::Connection;
+use support::node::Node;
+use support::{SOON, wait_until};
+
+const WRITERS: usize = 8;
+const MASTER: &[(&str, &str)] =
+    &[("ACK_TIMEOUT_MS", "2000"), ("HEARTBEAT_MS", "50"), ("RECOVERY_TIMEOUT_MS", "10000")];
+
+/// Posts message after message until told to stop, each with a key until it is acknowledged.
+fn write(number: usize, addr: SocketAddr, stop: &AtomicBool) -> Writer {
+    let mut writer = Writer::default();
+    let mut connection = None;
+    for count in 0.. {
+        let message = format!("writer {number} message {count}");
+        let key = format!("Idempotency-Key: w{number}-{count}");
+        let body = json!({ "msg": message }).to_string();
+        let headers = [key.as_str(), "Prefer: return=minimal"];
+        let mut acknowledged = None;
+        // The last one is not given up before the faults are over and it has had its chance.
+        let give_up = Instant::now() + SOON;
+        while acknowledged.is_none() && Instant::now() < give_up {
+            let Ok(open) = connection.take().map_or_else(|| Connection::open(addr), Ok) else {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            let mut open: Connection = open;
+            let Ok(answer) = open.try_send("POST", "/messages", &headers, &body) else { continue };
+            connection = Some(open);
+            match answer.status {
+                201 => acknowledged = answer.json()["seq"].as_u64(),
+                502 | 503 => thread::sleep(Duration::from_millis(5)),
+                status => panic!("{status} for {message}: {}", answer.text()),
+            }
+        }
+        writer.posted.push((message, acknowledged));
+        if stop.load(SeqCst) {
+            break;
+        }
+    }
+    writer
+}
+
+/// Waits until every secondary has what the master had when this began: only then may another
+/// node lose its memory.
+fn wait_until_level(cluster: &Cluster) {
+    cluster.wait_until_ready();
+    let goal = cluster.master.health()["last_seq"].as_u64().expect("health names the last entry");
+    wait_until("level", SOON, || {
+        let health = cluster.master.health();
+        let statuses = health["secondary_statuses"].as_object().cloned().unwrap_or_default();
+        let level = statuses.values().all(|s| s["acked_seq"].as_u64() >= Some(goal));
+        if level { Ok(()) } else { Err(health.to_string()) }
+    });
+}
+
+fn set_faults(node: &Node, faults: &Value) {
+    let answer = node.send("PUT", "/chaos", &faults.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn one_fault(cluster: &mut Cluster, dice: &mut Dice) {
+    let which = usize::from(dice.below(2) == 1);
+    let pause = Duration::from_millis(20 + dice.below(200));
+    match dice.below(5) {
+        0 => {
+            println!("kill the master");
+            cluster.master.kill();
+            cluster.master.restart();
+        }
+        1 | 2 => {
+            println!("kill secondary {which}, down for {pause:?}");
+            cluster.secondaries[which].kill();
+            thread::sleep(pause);
+            cluster.secondaries[which].restart();
+        }
+        3 => {
+            println!("freeze secondary {which} for {pause:?}");
+            cluster.secondaries[which].freeze();
+            thread::sleep(pause);
+            cluster.secondaries[which].thaw();
+        }
+        _ => {
+            println!("errors of secondary {which} for {pause:?}");
+            let node = &cluster.secondaries[which];
+            set_faults(node, &json!({ "error_after_store": 0.5, "error_rate": 0.2 }));
+            thread::sleep(pause);
+            set_faults(node, &json!({ "error_after_store": 0, "error_rate": 0 }));
+        }
+    }
+    wait_until_level(cluster);
+}
+
+/// Lets the writers run while `faults` does its worst, and returns what they were told.
+fn under(addr: SocketAddr, faults: impl FnOnce()) -> Vec<Writer> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = &stop;
+        let writers: Vec<_> =
+            (0..WRITERS).map(|n| scope.spawn(move || write(n, addr, stop))).collect();
+        faults();
+        stop.store(true, SeqCst);
+        writers.into_iter().map(|writer| writer.join().expect("a writer failed")).collect()
+    })
+}
+
+fn play(seed: u64) {
+    println!("CHAOS_SEED={seed}");
+    let chaos: &[(&str, &str)] = &[("CHAOS", "1")];
+    let mut cluster = Cluster::start(&[chaos, chaos], MASTER);
+    let mut dice = Dice::new(seed);
+    let writers = under(cluster.master.addr(), || {
+        (0..10).for_each(|_| one_fault(&mut cluster, &mut dice));
+    });
+    cluster.wait_until_equal(SOON);
+    let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
+    assert!(acknowledged.count() > 100, "too little was written to mean anything");
+    check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
+}
+
+#[test]
+fn every_acknowledged_message_is_on_every_node_exactly_once_in_one_order() {
+    // Goal: kills, freezes, restarts and errors after storing; eight writers with keys.
+    match env::var("CHAOS_SEED") {
+        Ok(seed) => play(seed.parse().expect("CHAOS_SEED is a number")),
+        Err(_) => [1, 2, 3].into_iter().for_each(play),
+    }
+}
+
+fn written(posted: &[(&str, Option<u64>)]) -> Vec<Writer> {
+    let posted = posted.iter().map(|(message, at)| (message.to_string(), *at)).collect();
+    vec![Writer { posted }]
+}
+
+#[test]
+fn the_checker_sees_what_is_wrong() {
+    // Goal: each promise broken by hand, and the sound history beside it.
+    let logs = |log: &[&str]| vec![log.iter().map(|m| m.to_string()).collect::<Vec<_>>(); 3];
+    let sound = written(&[("a", Some(1)), ("b", None), ("c", Some(2))]);
+    assert_eq!(check(&sound, &logs(&["a", "c"])), Ok(()));
+    let wrong = |log: &[&str]| check(&sound, &logs(log)).unwrap_err();
+    assert_eq!(wrong(&["c", "a"]), "a is at Some(2), its 201 said Some(1)");
+    assert_eq!(wrong(&["a"]), "c is at None, its 201 said Some(2)");
+    assert_eq!(wrong(&["a", "c", "a"]), "a is at 1 and at 3");
+    assert_eq!(wrong(&["a", "c", "x"]), "x was never posted");
+    assert_eq!(wrong(&["a", "c", "b"]), "c is at 2, before its predecessor at 3");
+    let mut differing = logs(&["a", "c"]);
+    differing[2].swap(0, 1);
+    let differing = check(&sound, &differing).unwrap_err();
+    assert!(differing.starts_with("node 2 differs from place 1"), "{differing}");
+}
+
+/// How a secondary is broken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Broken {
+    /// Entries are stored in the order in which calls are done with, not in that of `seq`.
+    Order,
+    /// A call that is made again is stored again.
+    Duplicates,
+    /// It acknowledges, and stores only what still fits before it is killed: every tenth is lost.
+    AckBeforeStore,
+}
+
+/// A secondary that is broken in one way and otherwise says that all is well.
+fn broken(how: Broken) -> (Fake, Arc<Mutex<Vec<String>>>) {
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (theirs, held) = (Arc::clone(&log), Mutex::new((0_u64, 0_u64)));
+    let fake = Fake::start(move |request, stream| {
+        let call = if request.is_replicate() { request.json() } else { Value::Null };
+        let mut held = held.lock().expect("nobody panics with it");
+        let one = call.get("msg").map(|msg| vec![msg.clone()]);
+        let entries = one.or_else(|| call["entries"].as_array().cloned()).unwrap_or_default();
+        let last = call["seq"].as_u64().unwrap_or(1) + entries.len() as u64 - 1;
+        if !entries.is_empty() {
+            let mut log = theirs.lock().expect("nobody panics with it");
+            let texts = entries.iter().map(|e| e.as_str().unwrap_or_default().to_string());
+            for (place, text) in (last + 1 - entries.len() as u64..).zip(texts) {
+                let known = place <= held.0;
+                match how {
+                    Broken::Order if !known && place.is_multiple_of(7) => log.insert(0, text),
+                    Broken::AckBeforeStore if place.is_multiple_of(10) => {}
+                    Broken::Duplicates => log.push(text),
+                    _ if !known => log.push(text),
+                    _ => {}
+                }
+            }
+            *held = (held.0.max(last), call["entry_epoch"].as_u64().unwrap_or_default());
+            // An error after storing makes the master call again.
+            if how == Broken::Duplicates && last.is_multiple_of(5) && last == held.0 {
+                return respond(stream, 500, "stored all the same");
+            }
+        }
+        let epoch = call["epoch"].as_u64().unwrap_or(held.1);
+        let answer = json!({
+            "status": "ok", "idx": last.saturating_sub(1), "seq": last, "last_seq": held.0,
+            "last_epoch": held.1, "epoch": epoch, "instance": "broken", "count": held.0,
+            "delay_ms": 0,
+        });
+        respond(stream, 200, &answer.to_string())
+    });
+    (fake, log)
+}
+
+#[test]
+fn the_checker_sees_broken_secondaries() {
+    // Goal: order not kept, a duplicate not recognised, an ack before storing: each is noticed.
+    for how in [Broken::Order, Broken::Duplicates, Broken::AckBeforeStore] {
+        let (fake, log) = broken(how);
+        let master = Node::master(&[&fake.url()], MASTER);
+        let writers = under(master.addr(), || {
+            wait_until("some entries", SOON, || {
+                let count = master.health()["count"].as_u64().unwrap_or_default();
+                if count > 60 { Ok(()) } else { Err(count) }
+            });
+        });
+        let logs = [master.log(), log.lock().expect("nobody panics with it").clone()];
+        let verdict = check(&writers, &logs);
+        assert!(verdict.is_err(), "{how:?} went unnoticed");
+        println!("{how:?}: {}", verdict.unwrap_err());
+    }
+}

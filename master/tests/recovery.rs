@@ -1,0 +1,173 @@
+//! Promise: nothing accepted disappears while one node that acknowledged it lives.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use support::cluster::Cluster;
+use support::node::Node;
+use support::{SOON, unique, wait_until};
+
+const PATIENT: &[(&str, &str)] = &[("RECOVERY_TIMEOUT_MS", "10000"), ("HEARTBEAT_MS", "50")];
+
+#[test]
+fn a_master_restarted_ten_times_under_load_loses_nothing_and_reuses_no_place() {
+    // Goal: it adopts what its secondaries hold and goes on numbering; w=all, all in memory.
+    let mut cluster = Cluster::start(&[&[], &[]], PATIENT);
+    let (addr, stop) = (cluster.master.addr(), AtomicBool::new(false));
+    let acknowledged: Vec<(u64, String)> = thread::scope(|scope| {
+        let writer = || {
+            let mut acknowledged = Vec::new();
+            while !stop.load(SeqCst) {
+                let Ok(mut connection) = support::http::Connection::open(addr) else { continue };
+                let message = unique("m");
+                let body = json!({ "msg": message }).to_string();
+                let headers = ["Prefer: return=minimal"];
+                while !stop.load(SeqCst) {
+                    let answer = connection.try_send("POST", "/messages", &headers, &body);
+                    let Ok(answer) = answer else { break };
+                    if answer.status == 201 {
+                        let seq = answer.json()["seq"].as_u64().expect("201 names the place");
+                        acknowledged.push((seq, message.clone()));
+                        break;
+                    }
+                }
+            }
+            acknowledged
+        };
+        let writers: Vec<_> = (0..4).map(|_| scope.spawn(writer)).collect();
+        for _ in 0..10 {
+            cluster.wait_until_ready();
+            let before = cluster.master.health()["last_seq"].as_u64().unwrap_or_default();
+            wait_until("some more entries", SOON, || {
+                let now = cluster.master.health()["last_seq"].as_u64().unwrap_or_default();
+                if now > before + 25 { Ok(()) } else { Err(now) }
+            });
+            cluster.master.kill();
+            cluster.master.restart();
+        }
+        stop.store(true, SeqCst);
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer failed")).collect()
+    });
+    let (log, _) = cluster.wait_until_equal(SOON);
+    assert!(acknowledged.len() > 100, "only {} were acknowledged", acknowledged.len());
+    for (seq, message) in acknowledged {
+        let index = usize::try_from(seq).unwrap() - 1;
+        assert_eq!(log.get(index), Some(&message), "entry {seq}");
+    }
+}
+
+#[test]
+fn a_starting_master_serves_reads_and_holds_writes_back_until_it_knows() {
+    // Goal: while a secondary has not answered, POSTs wait; /ready says why.
+    let mut cluster = Cluster::start(&[&[], &[]], &[("RECOVERY_TIMEOUT_MS", "1500")]);
+    cluster.post("m1");
+    cluster.master.kill();
+    cluster.secondaries[1].freeze();
+    cluster.master.restart();
+    let ready = cluster.master.get("/ready");
+    assert_eq!((ready.status, &ready.json()["reason"]), (503, &json!("recovering")));
+    assert_eq!(cluster.master.get("/messages").status, 200);
+    let answer = cluster.master.send("POST", "/messages", r#"{"msg":"m2","w":2,"wtimeout":5000}"#);
+    assert_eq!((answer.status, &answer.json()["seq"]), (201, &json!(2)), "{}", answer.text());
+    assert!(answer.took >= Duration::from_millis(500), "it did not wait: {:?}", answer.took);
+    cluster.secondaries[1].thaw();
+    assert_eq!(cluster.wait_until_equal(SOON).0, ["m1", "m2"]);
+    assert_eq!(cluster.master.get("/ready").status, 200);
+}
+
+#[test]
+fn a_second_master_fences_the_first() {
+    // Goal: it adopts the log and begins a greater epoch; the first one becomes read-only.
+    let cluster = Cluster::start(&[&[], &[]], PATIENT);
+    cluster.post("m1");
+    let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let second = Node::master(&urls, PATIENT);
+    let answer = second.post_message("m2");
+    assert_eq!((answer.status, &answer.json()["seq"]), (201, &json!(2)), "{}", answer.text());
+    wait_until("fenced", SOON, || {
+        let health = cluster.master.health();
+        if health["read_only"] == true { Ok(()) } else { Err(health.to_string()) }
+    });
+    let refused = cluster.master.post_message("m3");
+    let body = refused.json();
+    assert_eq!((refused.status, &body["stored"]), (503, &json!(false)), "{body}");
+    assert_eq!(cluster.master.get("/ready").status, 503);
+    assert_eq!(cluster.master.log(), ["m1"]);
+    assert_eq!(second.log(), ["m1", "m2"]);
+}
+
+#[test]
+fn without_a_quorum_a_write_is_refused_before_it_is_stored() {
+    // Goal: QUORUM=majority of three; one secondary down is fine, two are not; it comes back.
+    let settings = [PATIENT, &[("QUORUM", "majority")]].concat();
+    let mut cluster = Cluster::start(&[&[], &[]], &settings);
+    let post = |cluster: &Cluster| {
+        let body = r#"{"msg":"m","w":1}"#;
+        cluster.master.send("POST", "/messages", body)
+    };
+    cluster.secondaries[0].kill();
+    assert_eq!(post(&cluster).status, 201);
+    cluster.secondaries[1].kill();
+    let refused = wait_until("refused", SOON, || {
+        let answer = post(&cluster);
+        if answer.status == 503 { Ok(answer) } else { Err(answer.text().to_string()) }
+    });
+    let body = refused.json();
+    assert_eq!(body["error"], "no quorum, master is read-only");
+    assert_eq!(body["stored"], false);
+    let before = cluster.master.log().len();
+    assert_eq!(post(&cluster).status, 503);
+    assert_eq!(cluster.master.log().len(), before, "a refused message was appended");
+    assert_eq!(cluster.master.get("/ready").status, 503);
+    cluster.secondaries[1].restart();
+    wait_until("accepted again", SOON, || {
+        let answer = post(&cluster);
+        if answer.status == 201 { Ok(()) } else { Err(answer.text().to_string()) }
+    });
+}
+
+#[test]
+fn ten_thousand_missed_messages_are_caught_up_in_two_seconds() {
+    // Goal: bounded batches, started by the heartbeat that hears of the secondary again.
+    let mut cluster = Cluster::start(&[&[], &[]], PATIENT);
+    cluster.secondaries[1].kill();
+    support::at_once(8, |_| {
+        let mut connection = cluster.master.connect();
+        let headers = ["Prefer: return=minimal"];
+        for _ in 0..1250 {
+            let body = r#"{"msg":"0123456789","w":2}"#;
+            let answer = connection.try_send("POST", "/messages", &headers, body);
+            assert_eq!(answer.expect("an answer").status, 201);
+        }
+    });
+    cluster.secondaries[1].restart();
+    let copy = cluster.secondaries[1].url();
+    wait_until("caught up", Duration::from_secs(2), || {
+        let health = cluster.master.health();
+        let acked = health["secondary_statuses"][&copy]["acked_seq"].as_u64();
+        if acked == Some(10_000) { Ok(()) } else { Err(format!("{acked:?}")) }
+    });
+    assert_eq!(cluster.wait_until_equal(SOON).0.len(), 10_000);
+}
+
+#[test]
+fn every_node_reads_in_part_and_what_is_committed() {
+    // Goal: ranges by place, and only what a quorum holds; a secondary knows by heartbeats.
+    let cluster = Cluster::start(&[&[], &[]], PATIENT);
+    (1..=5).for_each(|n| cluster.post(&format!("m{n}")));
+    for node in cluster.nodes() {
+        wait_until("committed", SOON, || {
+            let answer = node.get("/messages?committed=true&from=2&limit=3");
+            let expected = json!({ "messages": ["m2", "m3", "m4"], "from": 2, "last_seq": 5 });
+            if answer.json() == expected { Ok(()) } else { Err(answer.text().to_string()) }
+        });
+        assert_eq!(node.get("/messages/5").json(), json!({ "seq": 5, "msg": "m5" }));
+        assert_eq!(node.get("/messages?from=0").status, 400);
+        assert_eq!(node.get("/ready").status, 200);
+    }
+}

@@ -1,0 +1,117 @@
+//! Faults on demand: the delay that makes blocking visible, and, with `CHAOS=1`, errors.
+//!
+//! They are set when the secondary starts and, with `CHAOS=1`, at run time by `PUT /chaos`. They
+//! concern `/replicate` only.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use common::settings::MAX_TIMEOUT_MS;
+use serde::{Deserialize, Serialize};
+
+/// What goes wrong, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Faults {
+    /// Each call sleeps this long before anything is stored, in milliseconds.
+    pub delay_ms: u64,
+    /// The share of calls that answer 500 and store nothing, 0 to 1.
+    pub error_rate: f64,
+    /// The share of calls that store and then answer 500 all the same, 0 to 1.
+    pub error_after_store: f64,
+}
+
+/// `PUT /chaos`: what is absent stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    delay_ms: Option<u64>,
+    error_rate: Option<f64>,
+    error_after_store: Option<f64>,
+}
+
+/// The faults of one secondary, and the dice for them.
+#[derive(Debug)]
+pub struct FaultInjector {
+    faults: Mutex<Faults>,
+    dice: RandomState,
+    throws: AtomicU64,
+}
+
+impl FaultInjector {
+    /// Only a delay.
+    pub fn new(delay: Duration) -> FaultInjector {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let faults = Faults { delay_ms, error_rate: 0.0, error_after_store: 0.0 };
+        FaultInjector {
+            faults: Mutex::new(faults),
+            dice: RandomState::new(),
+            throws: AtomicU64::new(0),
+        }
+    }
+
+    /// What is set now.
+    pub fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is set, from the body of a `PUT /chaos`.
+    ///
+    /// # Errors
+    /// What is wrong with the body; then nothing has changed.
+    pub fn change(&self, body: &[u8]) -> Result<Faults, String> {
+        let change: Change = common::wire::read_object(body).map_err(|error| error.to_string())?;
+        let old = self.faults();
+        let new = Faults {
+            delay_ms: change.delay_ms.unwrap_or(old.delay_ms),
+            error_rate: change.error_rate.unwrap_or(old.error_rate),
+            error_after_store: change.error_after_store.unwrap_or(old.error_after_store),
+        };
+        if new.delay_ms > MAX_TIMEOUT_MS {
+            return Err(format!("delay_ms must be at most {MAX_TIMEOUT_MS}"));
+        }
+        if ![new.error_rate, new.error_after_store].iter().all(|r| (0.0..=1.0).contains(r)) {
+            return Err("error_rate and error_after_store must be between 0 and 1".into());
+        }
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(new)
+    }
+
+    /// Whether a fault of this rate happens now.
+    pub fn strikes(&self, rate: f64) -> bool {
+        if rate <= 0.0 {
+            return false;
+        }
+        let throw = self.dice.hash_one(self.throws.fetch_add(1, Relaxed));
+        // 53 bits make every double between 0 and 1 equally likely; 1 itself never comes.
+        ((throw >> 11) as f64) / ((1_u64 << 53) as f64) < rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_changed_one_by_one_and_nonsense_changes_nothing() {
+        let injector = FaultInjector::new(Duration::from_millis(5));
+        injector.change(br#"{"error_rate":0.25}"#).unwrap();
+        let expected = Faults { delay_ms: 5, error_rate: 0.25, error_after_store: 0.0 };
+        assert_eq!(injector.faults(), expected);
+        for bad in ["{", r#"{"error_rate":2}"#, r#"{"delay_ms":-1}"#, r#"{"delay":1}"#] {
+            assert!(injector.change(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(injector.faults(), expected);
+    }
+
+    #[test]
+    fn faults_strike_as_often_as_they_should() {
+        let injector = FaultInjector::new(Duration::ZERO);
+        let count = |rate| (0..4000).filter(|_| injector.strikes(rate)).count();
+        assert_eq!((count(0.0), count(1.0)), (0, 4000));
+        let quarter = count(0.25);
+        assert!((800..1200).contains(&quarter), "{quarter} of 4000");
+    }
+}
