@@ -1,100 +1,135 @@
-//! Beyond a limit there is a clear answer, and below it again all is well.
+//! Every limit has an answer: what is too much is refused, and the node goes on.
 
 mod support;
 
-use std::process::Command;
-use std::time::Duration;
-use std::{env, io};
-
 use common::http::Limits;
-use support::{Node, WIDE, Wire, eventually};
+use support::{Node, WIDE, Wire};
 
-/// Goal: one request too many is refused at once, and served when there is room again.
+const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Goal: requests beyond the limit are answered 503 at once, and it is over when the others are.
 #[test]
-fn too_many_requests_in_progress_are_refused() {
-    let node = Node::start(Limits { max_in_flight: 3, ..WIDE });
-    let mut blocked: Vec<Wire> = (0..3).map(|_| node.connect()).collect();
+fn requests_beyond_the_limit_are_told_to_come_back() {
+    let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
+    let mut blocked: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
     blocked.iter_mut().for_each(|client| client.ask("/block"));
-    node.wait_until_blocked(3);
+    node.wait_until_blocked(4);
     let mut client = node.connect();
-    for _ in 0..3 {
-        let refused = client.get("/hello");
-        refused.assert_error(503);
-        assert_eq!(refused.field("Retry-After"), Some("1"));
+    for _ in 0..50 {
+        let answer = client.get("/hello");
+        answer.assert_error(503);
+        assert_eq!(answer.field("Retry-After"), Some("1"));
     }
-    client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: 9999\r\n\r\n{}", "x".repeat(9999)));
-    client.answer().assert_error(503);
-    client.assert_closed();
+    node.get("/hello").assert_error(503);
     node.release();
-    blocked.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
-    eventually("served again", || match node.get("/hello").status {
-        200 => Ok(()),
-        status => Err(status),
-    });
+    for client in &mut blocked {
+        assert_eq!(client.answer().body, "\"released\"");
+    }
+    node.wait_for_stats("all requests have ended", |stats| stats.in_flight == 0);
+    assert_eq!(client.get("/hello").status, 200, "it must recover");
 }
 
-/// Goal: a stop lets finish what is in progress, refuses what is new, and counts what does not.
+/// Goal: a refused request's body is not taken for a request either, and a body that need not be
+/// read costs nobody the connection.
 #[test]
-fn a_stop_is_in_good_order() {
-    let node = Node::start(WIDE);
-    let (mut blocked, mut kept) = (node.connect(), node.connect());
-    assert_eq!(kept.get("/hello").status, 200);
+fn the_body_of_a_refused_request_is_not_taken_for_a_request() {
+    let node = Node::start(Limits { max_in_flight: 1, ..WIDE });
+    let mut blocked = node.connect();
     blocked.ask("/block");
     node.wait_until_blocked(1);
-    assert_eq!(node.server.stop(Duration::from_millis(50)).unfinished, 1);
-    assert!(std::net::TcpStream::connect(node.address).is_err(), "it still accepts");
-    kept.get("/hello").assert_error(503);
-    node.release();
-    assert_eq!(blocked.answer().body, "\"released\"");
-    assert_eq!(node.server.stop(Duration::from_secs(5)).unfinished, 0);
+    let smuggled = "GET /smuggled HTTP/1.1\r\n\r\n".repeat(100);
+    let length = smuggled.len();
+    for framing in [
+        format!("Content-Length: {length}\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{smuggled}\r\n0\r\n\r\n"),
+    ] {
+        let mut client = node.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\n{framing}"));
+        client.answer().assert_error(503);
+        client.assert_closed();
+    }
+    let mut client = node.connect();
+    for _ in 0..3 {
+        client.send("POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello");
+        client.answer().assert_error(503);
+    }
+    assert_eq!(node.begun(), ["GET /block"]);
 }
 
-/// Set in the child process of the test below.
-const CHILD: &str = "HTTP_LIMITS_CHILD";
-
-/// Goal: when descriptors run out a node goes on, and accepts again when there are some. tiny_http
-/// alone stops accepting for good after one failure.
+/// Goal: a body may be as long as the limit and not a byte longer, however it is framed.
 #[test]
-fn a_node_that_ran_out_of_descriptors_accepts_again() {
-    if env::var(CHILD).is_ok() {
-        return run_out_of_descriptors();
+fn the_limit_on_bodies_is_exact() {
+    for most in [100, 1024, 5000] {
+        let node = Node::start(Limits { max_body_bytes: most, ..WIDE });
+        let fitting = "x".repeat(most);
+        let mut client = node.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {most}\r\n\r\n{fitting}"));
+        assert_eq!(client.answer().body, fitting);
+        client.send(format!("{CHUNKED}{most:x}\r\n{fitting}\r\n0\r\n\r\n"));
+        assert_eq!(client.answer().body, fitting);
+        let longer = most + 1;
+        client.send(format!("{CHUNKED}{longer:x}\r\n{fitting}x\r\n0\r\n\r\n"));
+        client.answer().assert_error(413);
+        client.assert_closed();
+        let mut client = node.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {longer}\r\n\r\n{fitting}x"));
+        client.answer().assert_error(413);
+        client.assert_closed();
+        assert_eq!(node.begun().len(), 2);
     }
-    let this = env::current_exe().expect("a running program has a path");
-    let script = "ulimit -n 64 && exec \"$0\" --exact --nocapture \
-                  a_node_that_ran_out_of_descriptors_accepts_again";
-    let child = Command::new("sh").args(["-c", script]).arg(this).env(CHILD, "1").output();
-    let child = child.expect("there is a shell");
-    let (out, err) =
-        (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success(), "{out}\n{err}");
-    assert!(out.contains("descriptors ran out"), "they did not run out: {out}\n{err}");
 }
 
-fn run_out_of_descriptors() {
+/// Goal: an ordinary client, which sends all of its oversized body before it reads, gets its 413
+/// whole; a reset would have taken it away.
+#[test]
+fn a_client_that_sends_all_of_its_oversized_body_gets_its_413() {
     let node = Node::start(WIDE);
-    for round in 0..2 {
-        // Descriptors of this process, which is node and clients at once.
-        let mut held: Vec<std::net::TcpStream> = Vec::new();
-        let full = loop {
-            match std::net::TcpStream::connect(node.address) {
-                Ok(stream) => held.push(stream),
-                Err(error) => break error,
-            }
-            assert!(held.len() < 100, "no limit applies");
-        };
-        assert_eq!(full.raw_os_error(), Some(24), "{full}");
-        println!("descriptors ran out, round {round}, {} clients", held.len());
-        drop(held);
-        eventually("accepting again", || -> Result<(), io::Error> {
-            let mut stream = std::net::TcpStream::connect(node.address)?;
-            stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-            io::Write::write_all(&mut stream, b"GET /hello HTTP/1.1\r\n\r\n")?;
-            let mut answer = [0; 12];
-            io::Read::read_exact(&mut stream, &mut answer)?;
-            match &answer {
-                b"HTTP/1.1 200" => Ok(()),
-                other => Err(io::Error::other(String::from_utf8_lossy(other).into_owned())),
-            }
-        });
+    let body = "x".repeat(5 << 20);
+    let length = body.len();
+    for framing in [
+        format!("Content-Length: {length}\r\n\r\n{body}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+    ] {
+        let mut client = node.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: node\r\n{framing}"));
+        let answer = client.answer();
+        answer.assert_error(413);
+        assert_eq!(answer.field("Connection"), Some("close"));
+        client.assert_closed();
     }
+    assert_eq!(node.begun(), Vec::<String>::new());
+}
+
+/// Goal: a 413 comes by the announced length alone, and within the chunk that is too much: nobody
+/// waits for the rest.
+#[test]
+fn an_oversized_body_is_refused_without_reading_the_rest() {
+    let node = Node::start(Limits { max_body_bytes: 2000, ..WIDE });
+    let mut announced = node.connect();
+    announced.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nfirst");
+    announced.answer().assert_error(413);
+    let mut chunked = node.connect();
+    chunked.send(format!("{CHUNKED}ffffffff\r\n{}", "x".repeat(2100)));
+    chunked.answer().assert_error(413);
+    announced.assert_closed();
+    chunked.assert_closed();
+}
+
+/// Goal: a handler that panics or forgets to answer is answered for, and costs no thread.
+#[test]
+fn a_handler_that_panics_or_does_not_answer_is_a_500_and_costs_nothing() {
+    let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
+    let mut client = node.connect();
+    for _ in 0..200 {
+        client.get("/panic").assert_error(500);
+        client.get("/drop").assert_error(500);
+    }
+    assert_eq!(client.get("/hello").status, 200, "the connection goes on");
+    let mut blocked: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
+    blocked.iter_mut().for_each(|client| client.ask("/block"));
+    node.wait_until_blocked(4);
+    client.get("/hello").assert_error(503);
+    assert_eq!(node.server.stats().in_flight, 4);
+    // A thread that dies of each panic would be replaced by another one.
+    assert!(node.handler_threads() <= 20, "{} threads", node.handler_threads());
 }

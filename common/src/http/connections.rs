@@ -4,17 +4,23 @@
 //! pipelined requests all at once, so a handler thread could block behind its own predecessor;
 //! here the requests of one connection are taken one after another, in order. And tiny_http has
 //! no timeouts; here each connection remembers since when it has been doing what it does.
+//!
+//! A connection goes by its peer's address. One that is distrusted is remembered for as long as
+//! its socket is held: until then a request that it sent may still turn up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Requests of one connection that may wait behind the one in progress.
 pub const MAX_PIPELINED: usize = 64;
 
-/// Bytes that a connection may deliver without completing a request, beside a body that is being
-/// read within its own limit.
+/// Bytes that may be read of a connection without completing a request, beside a body within its
+/// own limit.
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
+
+/// Bytes that may be read for each byte of a body: chunks of one byte take six.
+const MOST_PER_BODY_BYTE: u64 = 8;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub(super) enum Phase {
     Reading,
     /// A handler works on its request.
     Busy,
+    /// It is told why it will be closed, and is closed then.
+    Refusing,
 }
 
 #[derive(Debug)]
@@ -33,10 +41,8 @@ struct Connection<T> {
     since: Instant,
     /// Counts changes of phase, so that a sweep can tell whether anything happened.
     changes: u64,
-    /// `changes` and the bytes read, both as of the last sweep.
+    /// `changes` and the bytes read, both as of the first sweep since the last change.
     swept: Option<(u64, u64)>,
-    /// How many sweeps have seen it.
-    sweeps: u32,
     waiting: VecDeque<T>,
     /// Nothing that this connection still delivers is to be believed.
     distrusted: bool,
@@ -45,11 +51,11 @@ struct Connection<T> {
 /// What to do with a request that has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival<T> {
-    /// Handle it now. `new` says that nothing had been heard of this connection before.
+    /// Handle it now. `new` says that nothing had been known of this connection before.
     Handle { request: T, new: bool },
     /// It waits behind another one of the same connection.
     Waits,
-    /// Too many wait, or the connection is not to be believed: drop it and close the connection.
+    /// The connection is not to be believed, or not any more because too many wait.
     Refused(T),
 }
 
@@ -57,12 +63,31 @@ pub(super) enum Arrival<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) peer: SocketAddr,
-    /// Bytes read from it since it was opened, where the system tells.
+    /// Bytes read of it since it was opened, where the system tells.
     pub(super) bytes_read: Option<u64>,
 }
 
-/// How often each connection had changed at some moment.
-pub(super) type Marks = HashMap<SocketAddr, u64>;
+/// What connections are allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// To be idle, to deliver a head, to deliver a body.
+    pub(super) timeout: Duration,
+    pub(super) body_bytes: u64,
+    /// Connections.
+    pub(super) most: usize,
+}
+
+/// What a sweep has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Swept<T> {
+    /// Connections to be closed: idle or trickling for too long, flooding, distrusted, or too
+    /// many.
+    pub(super) overdue: Vec<SocketAddr>,
+    /// How many were seen of which nothing had been known before.
+    pub(super) new: usize,
+    /// Requests that waited for connections which are gone.
+    pub(super) left_over: Vec<T>,
+}
 
 /// All connections that have been heard of or seen. `T` is a request.
 #[derive(Debug)]
@@ -81,25 +106,30 @@ impl<T> Connections<T> {
             since: now,
             changes: 0,
             swept: None,
-            sweeps: 0,
             waiting: VecDeque::new(),
             distrusted: false,
         })
     }
 
-    /// A request has arrived.
+    /// A request has arrived. Must be called in the order in which tiny_http hands them out.
     pub(super) fn arrive(&mut self, peer: SocketAddr, request: T, now: Instant) -> Arrival<T> {
+        let new = !self.by_peer.contains_key(&peer);
         let connection = self.entry(peer, now);
-        if connection.distrusted || connection.waiting.len() >= MAX_PIPELINED {
+        connection.distrusted |= connection.waiting.len() >= MAX_PIPELINED;
+        if connection.distrusted {
             return Arrival::Refused(request);
         }
         if connection.phase != Phase::Idle {
             connection.waiting.push_back(request);
             return Arrival::Waits;
         }
-        let new = connection.changes == 0;
         connection.enter(Phase::Busy, now);
         Arrival::Handle { request, new }
+    }
+
+    /// Keeps a refused request until its connection has been closed.
+    pub(super) fn keep(&mut self, peer: SocketAddr, request: T, now: Instant) {
+        self.entry(peer, now).waiting.push_back(request);
     }
 
     /// The request in progress is being read, or has been.
@@ -110,7 +140,8 @@ impl<T> Connections<T> {
     /// The request in progress has been answered; returns the next one, which is then in progress.
     pub(super) fn answered(&mut self, peer: SocketAddr, now: Instant) -> Option<T> {
         let connection = self.entry(peer, now);
-        let next = connection.waiting.pop_front();
+        // What a distrusted connection left behind waits to be thrown away.
+        let next = if connection.distrusted { None } else { connection.waiting.pop_front() };
         connection.enter(if next.is_some() { Phase::Busy } else { Phase::Idle }, now);
         next
     }
@@ -122,52 +153,32 @@ impl<T> Connections<T> {
         std::mem::take(&mut connection.waiting)
     }
 
-    /// To be taken before the connections are looked at, and given to the sweep after it: what is
-    /// seen of a connection that has changed in between says nothing.
-    pub(super) fn marks(&self) -> Marks {
-        self.by_peer.iter().map(|(peer, connection)| (*peer, connection.changes)).collect()
-    }
-
-    /// How many connections have been open for a while, as of the last sweep, without a word: they
-    /// may be waiting to be served. Each counts once.
-    pub(super) fn silent(&self) -> usize {
-        self.by_peer.values().filter(|c| c.changes == 0 && c.sweeps == 2).count()
-    }
-
-    /// Compares with the connections that are open now and returns those to be closed: idle or
-    /// trickling for longer than `timeout`, flooding, distrusted, or more than `most`.
+    /// Compares with the connections that are open now, and with those that were closed and whose
+    /// sockets are still held.
     pub(super) fn sweep(
         &mut self,
-        marks: &Marks,
         open: &[Seen],
+        held: &HashSet<SocketAddr>,
         now: Instant,
-        timeout: Duration,
-        most: usize,
-    ) -> Vec<SocketAddr> {
-        let mut still_open = HashMap::with_capacity(open.len());
+        allowed: Allowed,
+    ) -> Swept<T> {
+        let known = self.by_peer.len();
         let mut overdue = Vec::new();
         for seen in open {
-            let known = self.by_peer.remove(&seen.peer);
-            let mut connection = match known {
-                Some(connection) => connection,
-                None => {
-                    self.entry(seen.peer, now);
-                    self.by_peer.remove(&seen.peer).expect("it was just made")
-                }
-            };
-            connection.sweeps = connection.sweeps.saturating_add(1);
-            let unchanged = marks.get(&seen.peer).copied().unwrap_or(0) == connection.changes;
-            let bytes_read = seen.bytes_read.filter(|_| unchanged);
-            if connection.is_overdue(bytes_read, now, timeout) {
+            if self.entry(seen.peer, now).is_overdue(seen.bytes_read, now, allowed) {
                 overdue.push(seen.peer);
             }
-            still_open.insert(seen.peer, connection);
         }
+        let new = self.by_peer.len() - known;
+        overdue.extend(self.longest_idle(open.len().saturating_sub(allowed.most)));
+        let open: HashSet<SocketAddr> = open.iter().map(|seen| seen.peer).collect();
         // Keep what a handler still works on: its descriptor may be gone before the answer.
-        self.by_peer.retain(|_, connection| connection.phase != Phase::Idle);
-        self.by_peer.extend(still_open);
-        overdue.extend(self.longest_idle(open.len().saturating_sub(most)));
-        overdue
+        let is_gone = |peer: &SocketAddr, connection: &Connection<T>| {
+            connection.phase == Phase::Idle && !open.contains(peer) && !held.contains(peer)
+        };
+        let gone = self.by_peer.extract_if(|peer, connection| is_gone(peer, connection));
+        let left_over = gone.flat_map(|(_, connection)| connection.waiting).collect();
+        Swept { overdue, new, left_over }
     }
 
     fn longest_idle(&self, count: usize) -> Vec<SocketAddr> {
@@ -179,11 +190,6 @@ impl<T> Connections<T> {
         idle.sort();
         idle.into_iter().take(count).map(|(_, peer)| peer).collect()
     }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.by_peer.len()
-    }
 }
 
 impl<T> Connection<T> {
@@ -193,26 +199,32 @@ impl<T> Connection<T> {
         self.changes += 1;
     }
 
-    fn is_overdue(&mut self, read: Option<u64>, now: Instant, timeout: Duration) -> bool {
+    fn is_overdue(&mut self, read: Option<u64>, now: Instant, allowed: Allowed) -> bool {
+        let flooding = read.is_some_and(|bytes| self.floods(bytes, allowed.body_bytes));
         let waited = now.saturating_duration_since(self.since);
-        let flooding = read.is_some_and(|bytes| self.floods(bytes));
-        let slow = self.phase != Phase::Busy && waited >= timeout;
-        self.distrusted || flooding || slow
+        match self.phase {
+            Phase::Refusing => false,
+            Phase::Busy => self.distrusted || flooding,
+            Phase::Idle | Phase::Reading => {
+                self.distrusted || flooding || waited >= allowed.timeout
+            }
+        }
     }
 
-    /// Whether it delivered more than a head may have while nothing happened.
-    fn floods(&mut self, read: u64) -> bool {
+    /// Whether more was read of it than it may send while nothing happened.
+    fn floods(&mut self, read: u64, most_in_body: u64) -> bool {
         let before = match self.swept {
             Some((changes, bytes)) if changes == self.changes => bytes,
             // Never heard of: all it ever sent was a head.
             None if self.changes == 0 => 0,
-            _ => {
-                self.swept = Some((self.changes, read));
-                return false;
-            }
+            _ => read,
         };
         self.swept = Some((self.changes, before));
-        self.phase != Phase::Reading && read.saturating_sub(before) > MAX_HEAD_BYTES
+        let most_in_body = match self.phase {
+            Phase::Reading => most_in_body.saturating_mul(MOST_PER_BODY_BYTE),
+            _ => 0,
+        };
+        read.saturating_sub(before) > most_in_body.saturating_add(MAX_HEAD_BYTES)
     }
 }
 
@@ -221,6 +233,7 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
+    const ALLOWED: Allowed = Allowed { timeout: TIMEOUT, body_bytes: 1000, most: 9 };
 
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -230,19 +243,16 @@ mod tests {
         Seen { peer: peer(port), bytes_read: Some(bytes) }
     }
 
-    fn sweep<T>(
-        all: &mut Connections<T>,
-        open: &[Seen],
-        now: Instant,
-        timeout: Duration,
-        most: usize,
-    ) -> Vec<SocketAddr> {
-        let marks = all.marks();
-        all.sweep(&marks, open, now, timeout, most)
-    }
-
     fn handle<T>(request: T, new: bool) -> Arrival<T> {
         Arrival::Handle { request, new }
+    }
+
+    /// The ports of the connections that are overdue.
+    fn sweep<T>(all: &mut Connections<T>, open: &[Seen], now: Instant) -> Vec<u16> {
+        let swept = all.sweep(open, &HashSet::new(), now, ALLOWED);
+        let mut ports: Vec<u16> = swept.overdue.iter().map(SocketAddr::port).collect();
+        ports.sort();
+        ports
     }
 
     #[test]
@@ -264,9 +274,23 @@ mod tests {
             assert_eq!(all.arrive(peer(1), n, now), Arrival::Waits);
         }
         assert_eq!(all.arrive(peer(1), 99, now), Arrival::Refused(99));
+        assert_eq!(all.answered(peer(1), now), None, "none of them is handled any more");
+        assert_eq!(sweep(&mut all, &[seen(1, 0)], now), [1]);
         assert_eq!(all.distrust(peer(1), now).len(), MAX_PIPELINED);
         assert_eq!(all.arrive(peer(1), 7, now), Arrival::Refused(7));
-        assert_eq!(sweep(&mut all, &[seen(1, 0)], now, TIMEOUT, 9), [peer(1)]);
+    }
+
+    #[test]
+    fn a_distrusted_connection_is_remembered_while_its_socket_is_held() {
+        let (mut all, now) = (Connections::new(), Instant::now());
+        all.distrust(peer(1), now);
+        let held = HashSet::from([peer(1)]);
+        all.sweep(&[], &held, now, ALLOWED);
+        assert_eq!(all.arrive(peer(1), "smuggled", now), Arrival::Refused("smuggled"));
+        all.keep(peer(1), "smuggled", now);
+        let swept = all.sweep(&[], &HashSet::new(), now, ALLOWED);
+        assert_eq!(swept.left_over, ["smuggled"]);
+        assert_eq!(all.arrive(peer(1), "of another one", now), handle("of another one", true));
     }
 
     #[test]
@@ -275,59 +299,40 @@ mod tests {
         all.arrive(peer(1), "busy", start);
         all.arrive(peer(2), "reading", start);
         all.enter(peer(2), Phase::Reading, start);
-        let open = [seen(1, 9), seen(2, 9), seen(3, 0)];
-        assert!(sweep(&mut all, &open, start, TIMEOUT, 9).is_empty());
-        let mut overdue = sweep(&mut all, &open, start + TIMEOUT, TIMEOUT, 9);
-        overdue.sort();
-        assert_eq!(overdue, [peer(2), peer(3)]);
+        all.distrust(peer(4), start);
+        all.enter(peer(4), Phase::Refusing, start);
+        let open = [seen(1, 9), seen(2, 9), seen(3, 0), seen(4, 9_000_000)];
+        assert_eq!(sweep(&mut all, &open, start), [0; 0]);
+        assert_eq!(sweep(&mut all, &open, start + TIMEOUT), [2, 3]);
+        all.enter(peer(4), Phase::Idle, start);
+        assert_eq!(sweep(&mut all, &open, start), [4], "it has been told");
     }
 
     #[test]
-    fn an_endless_head_is_a_flood_and_a_large_body_is_not() {
+    fn an_endless_head_or_chunk_size_is_a_flood_and_a_large_body_is_not() {
         let (mut all, now) = (Connections::new(), Instant::now());
-        assert_eq!(sweep(&mut all, &[seen(1, MAX_HEAD_BYTES + 1)], now, TIMEOUT, 9), [peer(1)]);
+        assert_eq!(sweep(&mut all, &[seen(1, MAX_HEAD_BYTES + 1)], now), [1]);
         all.arrive(peer(2), "large", now);
         all.enter(peer(2), Phase::Reading, now);
-        assert!(sweep(&mut all, &[seen(2, 100)], now, TIMEOUT, 9).is_empty());
-        assert!(sweep(&mut all, &[seen(2, 900_000)], now, TIMEOUT, 9).is_empty());
+        let read = |all: &mut Connections<_>, bytes| sweep(all, &[seen(2, bytes)], now);
+        assert_eq!(read(&mut all, 100), [0; 0]);
+        assert_eq!(read(&mut all, 100 + 8 * 1000 + MAX_HEAD_BYTES), [0; 0]);
+        assert_eq!(read(&mut all, 101 + 8 * 1000 + MAX_HEAD_BYTES), [2], "no body needs as much");
         all.answered(peer(2), now);
-        assert!(sweep(&mut all, &[seen(2, 1_000_000)], now, TIMEOUT, 9).is_empty(), "its own body");
-        assert!(sweep(&mut all, &[seen(2, 1_000_100)], now, TIMEOUT, 9).is_empty(), "a head");
-        assert_eq!(sweep(&mut all, &[seen(2, 1_100_000)], now, TIMEOUT, 9), [peer(2)]);
-    }
-
-    #[test]
-    fn a_connection_without_a_word_counts_once() {
-        let (mut all, now) = (Connections::new(), Instant::now());
-        let mut counts = Vec::new();
-        all.arrive(peer(2), "heard of", now);
-        for _ in 0..4 {
-            sweep(&mut all, &[seen(1, 0), seen(2, 0)], now, TIMEOUT, 9);
-            counts.push(all.silent());
-        }
-        assert_eq!(counts, [0, 1, 0, 0]);
+        assert_eq!(read(&mut all, 1_000_000), [0; 0], "its own body");
+        assert_eq!(read(&mut all, 1_000_000 + MAX_HEAD_BYTES), [0; 0], "a head");
+        assert_eq!(read(&mut all, 1_000_001 + MAX_HEAD_BYTES), [2]);
     }
 
     #[test]
     fn beyond_the_limit_the_longest_idle_go_first_and_closed_ones_are_forgotten() {
         let (mut all, start) = (Connections::<()>::new(), Instant::now());
         let later = start + Duration::from_secs(1);
-        sweep(&mut all, &[seen(1, 0)], start, TIMEOUT, 9);
-        assert_eq!(sweep(&mut all, &[seen(1, 0), seen(2, 0)], later, TIMEOUT, 1), [peer(1)]);
-        sweep(&mut all, &[], later, TIMEOUT, 1);
-        assert_eq!(all.len(), 0);
-    }
-
-    #[test]
-    fn what_was_seen_before_a_change_says_nothing_about_what_came_after() {
-        let (mut all, now) = (Connections::new(), Instant::now());
-        all.arrive(peer(1), "large", now);
-        all.enter(peer(1), Phase::Reading, now);
-        let marks = all.marks();
-        all.answered(peer(1), now);
-        // Taken in the middle of the body, compared after its end.
-        assert!(all.sweep(&marks, &[seen(1, 100)], now, TIMEOUT, 9).is_empty());
-        assert!(sweep(&mut all, &[seen(1, 900_000)], now, TIMEOUT, 9).is_empty());
-        assert_eq!(sweep(&mut all, &[seen(1, 1_000_000)], now, TIMEOUT, 9), [peer(1)]);
+        assert_eq!(all.sweep(&[seen(1, 0)], &HashSet::new(), start, ALLOWED).new, 1);
+        let one = Allowed { most: 1, ..ALLOWED };
+        let swept = all.sweep(&[seen(1, 0), seen(2, 0)], &HashSet::new(), later, one);
+        assert_eq!((swept.overdue, swept.new), (vec![peer(1)], 1));
+        sweep(&mut all, &[], later);
+        assert_eq!(all.by_peer.len(), 0);
     }
 }

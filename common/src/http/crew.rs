@@ -3,23 +3,17 @@
 //! A few fixed loops would block everybody as soon as each waits for a slow acknowledgement; a
 //! thread per request costs more than the request. So threads are kept and reused, one more is
 //! hired when the last idle one takes a job, and idle ones leave after a while.
-//!
-//! One idle thread at a time receives; the others wait for their turn to. Jobs of one connection
-//! are thereby seen in the order in which they came.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 
 /// How long a thread waits for a job before it asks whether it is still needed.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The same when many are idle: they leave one after another.
-const SHORT_PATIENCE: Duration = Duration::from_millis(50);
-const MANY: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Idle threads that stay, however quiet it is.
 const KEPT: usize = 4;
@@ -27,7 +21,7 @@ const KEPT: usize = 4;
 /// Where jobs come from and what is done with them.
 pub(super) trait Work: Send + Sync + 'static {
     type Job;
-    /// Waits up to `patience` for a job. One thread at a time.
+    /// Waits up to `patience` for a job.
     fn next(&self, patience: Duration) -> Option<Self::Job>;
     fn run(self: Arc<Self>, job: Self::Job);
     /// Whether no more jobs will be done.
@@ -38,7 +32,6 @@ pub(super) trait Work: Send + Sync + 'static {
 pub(super) struct Crew<W> {
     work: Arc<W>,
     most: usize,
-    receiving: Mutex<()>,
     threads: AtomicUsize,
     idle: AtomicUsize,
 }
@@ -46,8 +39,8 @@ pub(super) struct Crew<W> {
 impl<W: Work> Crew<W> {
     /// Hires the first thread.
     pub(super) fn start(work: Arc<W>, most: usize) -> Arc<Crew<W>> {
-        let (receiving, threads, idle) = (Mutex::new(()), AtomicUsize::new(0), AtomicUsize::new(0));
-        let crew = Arc::new(Crew { work, most, receiving, threads, idle });
+        let crew =
+            Arc::new(Crew { work, most, threads: AtomicUsize::new(0), idle: AtomicUsize::new(0) });
         crew.hire();
         crew
     }
@@ -70,24 +63,20 @@ impl<W: Work> Crew<W> {
         }
     }
 
-    fn receive(&self) -> Option<W::Job> {
-        // It protects no data that a panic could have spoiled.
-        let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = self.idle.load(SeqCst) > MANY;
-        self.work.next(if many { SHORT_PATIENCE } else { PATIENCE })
-    }
-
     fn work(self: Arc<Self>) {
         loop {
             self.idle.fetch_add(1, SeqCst);
-            let job = self.receive();
+            let job = self.work.next(PATIENCE);
             let still_idle = self.idle.fetch_sub(1, SeqCst) - 1;
             match job {
                 Some(job) => {
                     if still_idle == 0 {
                         self.hire();
                     }
-                    Arc::clone(&self.work).run(job);
+                    let work = AssertUnwindSafe(|| Arc::clone(&self.work).run(job));
+                    if catch_unwind(work).is_err() {
+                        error!("panicked in a handler thread");
+                    }
                 }
                 None if self.work.is_over() || still_idle >= KEPT => break,
                 None => {}

@@ -8,10 +8,12 @@
 
 #![expect(unsafe_code, reason = "descriptors of tiny_http are borrowed by number, see `borrow`")]
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -25,17 +27,24 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Descriptors that a node keeps for everything that is not a connection of a client.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// A connection found among this process's descriptors.
+/// A connection found among this process's descriptors. tiny_http holds each by two of them.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) seen: Seen,
-    descriptor: RawFd,
+    descriptors: Vec<RawFd>,
 }
 
-/// A connection that was closed and whose descriptor tiny_http should give back soon.
-#[derive(Debug, PartialEq, Eq)]
+/// A handle of our own to a connection.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) stream: TcpStream,
+    closed: Closed,
+}
+
+/// A connection that was closed and whose descriptors tiny_http should give back soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Closed {
-    descriptor: RawFd,
+    descriptors: Vec<RawFd>,
     inode: u64,
 }
 
@@ -69,68 +78,81 @@ fn descriptor_limit() -> Option<libc::rlimit> {
 /// # Errors
 /// When the list of descriptors cannot be read, as when none is left to read it with.
 pub(super) fn connections_to(port: u16) -> io::Result<Vec<Found>> {
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: HashMap<SocketAddr, Found> = HashMap::new();
     for descriptor in descriptors()? {
-        // SAFETY: see `borrow`; both calls only ask the kernel about the number.
-        let socket = unsafe { borrow(descriptor) };
-        let socket = SockRef::from(&socket);
-        let (Some(peer), Some(local)) = (address(socket.peer_addr()), address(socket.local_addr()))
-        else {
-            continue;
-        };
-        if local.port() == port {
-            let bytes_read = bytes_read(descriptor);
-            found.push(Found { seen: Seen { peer, bytes_read }, descriptor });
-        }
+        let Some(peer) = peer_of(descriptor, port) else { continue };
+        let one = found.entry(peer).or_insert_with(|| {
+            let seen = Seen { peer, bytes_read: bytes_read(descriptor) };
+            Found { seen, descriptors: Vec::with_capacity(2) }
+        });
+        one.descriptors.push(descriptor);
     }
-    // tiny_http holds each connection by two descriptors; one is enough to know it by.
-    found.sort_by_key(|found| (found.seen.peer, found.descriptor));
-    found.dedup_by_key(|found| found.seen.peer);
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
-/// The connection that this peer made to this local port.
-pub(super) fn find(peer: SocketAddr, port: u16) -> Option<Found> {
-    connections_to(port).ok()?.into_iter().find(|found| found.seen.peer == peer)
+/// A handle of our own to the connection that this peer made to this local port.
+pub(super) fn handle_of(peer: SocketAddr, port: u16) -> Option<Handle> {
+    let mut descriptors = descriptors().ok()?;
+    descriptors.retain(|descriptor| peer_of(*descriptor, port) == Some(peer));
+    Found { seen: Seen { peer, bytes_read: None }, descriptors }.handle()
+}
+
+/// Whether this descriptor is a socket that listens at this address.
+pub(super) fn listens(descriptor: RawFd, at: SocketAddr) -> bool {
+    // SAFETY: see `borrow`; both calls only ask the kernel about the number.
+    let socket = unsafe { borrow(descriptor) };
+    let socket = SockRef::from(&socket);
+    socket.is_listener().unwrap_or(false) && address(socket.local_addr()) == Some(at)
 }
 
 impl Found {
-    /// A handle of our own, if the descriptor still is what it was.
-    pub(super) fn handle(&self) -> Option<TcpStream> {
+    /// A handle of our own, if the descriptors still are what they were.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        let first = *self.descriptors.first()?;
         // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same socket.
-        let duplicate = unsafe { borrow(self.descriptor) }.try_clone_to_owned().ok()?;
+        let duplicate = unsafe { borrow(first) }.try_clone_to_owned().ok()?;
         let stream = TcpStream::from(duplicate);
-        (stream.peer_addr().ok()? == self.seen.peer).then_some(stream)
-    }
-
-    /// Ends the connection, which wakes tiny_http's thread to let go of it.
-    pub(super) fn close(&self) -> Option<Closed> {
-        let stream = self.handle()?;
-        end(&stream);
-        let inode = File::from(OwnedFd::from(stream)).metadata().ok()?.ino();
-        Some(Closed { descriptor: self.descriptor, inode })
+        if stream.peer_addr().ok()? != self.seen.peer {
+            return None;
+        }
+        let inode = File::from(OwnedFd::from(stream.try_clone().ok()?)).metadata().ok()?.ino();
+        Some(Handle { stream, closed: Closed { descriptors: self.descriptors.clone(), inode } })
     }
 }
 
-/// Ends a connection at once, whoever else holds it: nothing more is sent or read. A peer that
-/// goes on sending could keep a connection which was only shut down busy for ever, for what has
-/// arrived is still read.
-fn end(stream: &TcpStream) {
-    // Both fail when the peer has ended the connection already, which is as good.
-    let _ = stream.shutdown(Shutdown::Both);
-    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
-    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: the pointer and the length describe one valid structure that lives through the call.
-    // Connecting to nowhere makes Linux drop what has arrived and reset the connection.
-    unsafe { libc::connect(stream.as_raw_fd(), &raw const nowhere, length) };
+impl Handle {
+    /// Ends the connection in both directions, which wakes tiny_http's thread to let go of it.
+    pub(super) fn close(self) -> Closed {
+        // It fails when the peer has ended it already, which is as good.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.closed
+    }
+
+    /// Whether the peer has sent its last byte, and all of them have been read.
+    pub(super) fn is_at_end(&self) -> bool {
+        let (mut byte, flags) = ([MaybeUninit::uninit()], libc::MSG_PEEK | libc::MSG_DONTWAIT);
+        matches!(SockRef::from(&self.stream).recv_with_flags(&mut byte, flags), Ok(0))
+    }
 }
 
 impl Closed {
-    /// Whether tiny_http still holds the descriptor.
+    /// Whether tiny_http still holds a descriptor of it.
     pub(super) fn is_held(&self) -> bool {
-        let link = fs::read_link(format!("/proc/self/fd/{}", self.descriptor));
-        link.is_ok_and(|link| link.as_os_str() == format!("socket:[{}]", self.inode).as_str())
+        let name = format!("socket:[{}]", self.inode);
+        self.descriptors.iter().any(|descriptor| {
+            let link = fs::read_link(format!("/proc/self/fd/{descriptor}"));
+            link.is_ok_and(|link| link.as_os_str() == name.as_str())
+        })
     }
+}
+
+/// The peer of a connection that was made to this local port, if the descriptor is one.
+fn peer_of(descriptor: RawFd, port: u16) -> Option<SocketAddr> {
+    // SAFETY: see `borrow`; both calls only ask the kernel about the number.
+    let socket = unsafe { borrow(descriptor) };
+    let socket = SockRef::from(&socket);
+    let local = address(socket.local_addr())?;
+    if local.port() == port { address(socket.peer_addr()) } else { None }
 }
 
 fn descriptors() -> io::Result<Vec<RawFd>> {
@@ -153,8 +175,17 @@ fn address(answer: io::Result<socket2::SockAddr>) -> Option<SocketAddr> {
     answer.ok()?.as_socket()
 }
 
-#[cfg(target_os = "linux")]
+/// Bytes that arrived, without those that nobody has read yet.
 fn bytes_read(descriptor: RawFd) -> Option<u64> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the pointer is to a valid integer that lives through the call.
+    let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut unread) };
+    let unread = u64::try_from(unread).ok().filter(|_| answer == 0)?;
+    Some(bytes_received(descriptor)?.saturating_sub(unread))
+}
+
+#[cfg(target_os = "linux")]
+fn bytes_received(descriptor: RawFd) -> Option<u64> {
     // SAFETY: all bits zero is a valid value of this structure of integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -165,20 +196,11 @@ fn bytes_read(descriptor: RawFd) -> Option<u64> {
         libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
     };
     let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
-    if answer != 0 || usize::try_from(length).ok()? < known {
-        return None;
-    }
-    // What waits in the kernel has not been read. Asked second, so that the difference errs on
-    // the small side.
-    let mut waiting: libc::c_int = 0;
-    // SAFETY: the pointer is to a valid integer that lives through the call.
-    let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut waiting) };
-    let waiting = if answer == 0 { u64::try_from(waiting).ok()? } else { return None };
-    Some(info.tcpi_bytes_received.saturating_sub(waiting))
+    (answer == 0 && usize::try_from(length).ok()? >= known).then_some(info.tcpi_bytes_received)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bytes_read(_descriptor: RawFd) -> Option<u64> {
+fn bytes_received(_descriptor: RawFd) -> Option<u64> {
     None
 }
 
@@ -186,27 +208,55 @@ fn bytes_read(_descriptor: RawFd) -> Option<u64> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
 
     use super::*;
 
     #[test]
-    fn a_connection_is_found_by_its_peer_with_what_was_read_and_can_be_closed() {
+    fn a_connection_is_found_by_its_peer_with_what_was_read_of_it_and_can_be_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
         let (mut server, peer) = listener.accept().unwrap();
         client.write_all(b"hello").unwrap();
         server.read_exact(&mut [0; 3]).unwrap();
 
-        let found = connections_to(port).unwrap();
+        let found = connections_to(address.port()).unwrap();
         let seen: Vec<_> = found.iter().map(|f| (f.seen.peer, f.seen.bytes_read)).collect();
         assert_eq!(seen, [(peer, Some(3))]);
 
-        let closed = found[0].close().unwrap();
+        let handle = handle_of(peer, address.port()).unwrap();
+        assert!(!handle.is_at_end());
+        let closed = handle.close();
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the client must see the end");
         assert!(closed.is_held());
         drop(server);
         assert!(!closed.is_held());
-        assert!(found[0].close().is_none(), "the number no longer stands for this connection");
+        assert!(found[0].handle().is_none(), "the number no longer stands for this connection");
+    }
+
+    #[test]
+    fn the_end_of_what_a_peer_sends_is_seen_when_all_of_it_has_been_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        let (mut server, peer) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let handle = handle_of(peer, address.port()).unwrap();
+        assert!(!handle.is_at_end());
+        server.read_to_end(&mut Vec::new()).unwrap();
+        assert!(handle.is_at_end());
+    }
+
+    #[test]
+    fn a_copy_of_a_listener_is_told_from_other_descriptors_and_from_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy = listener.try_clone().unwrap();
+        let descriptor = copy.as_raw_fd();
+        assert!(listens(descriptor, address));
+        assert!(!listens(TcpStream::connect(address).unwrap().as_raw_fd(), address));
+        assert!(!listens(File::open("/dev/null").unwrap().as_raw_fd(), address));
     }
 }

@@ -9,11 +9,13 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `server.rs` | the only user of tiny_http: reads bodies within the limit, frames answers, refuses what is ambiguous, stops in good order |
-//! | `crew.rs` | the handler threads: reused when idle, one more when none is idle, bounded |
+//! | `server.rs` | the only user of tiny_http: hands on requests in the order in which they came, reads them, refuses what must be refused, stops in good order |
+//! | `crew.rs`, `in_flight.rs` | the handler threads: reused when idle, one more when none is idle, bounded; how many requests are in progress |
+//! | `framing.rs` | where a body ends; refuses what is ambiguous |
+//! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `connections.rs` | what each connection is doing: one request at a time, the others wait in line; which connection has been idle, trickling or flooding for too long |
 //! | `door.rs` | finds a connection's own descriptor and closes it, which tiny_http cannot |
-//! | `nudge.rs` | frees connections that tiny_http's pool left waiting, notices that accepting has stopped and starts it again |
+//! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
 //!
 //! # Limits
 //!
@@ -22,6 +24,7 @@
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After` |
 //! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
 //! | a connection that is idle, trickles a head or a body, or does not read its answer | [`Limits::timeout`] | closed |
+//! | a peer that reads its answer slowly | [`MIN_READ_RATE`] bytes per second after the timeout | closed |
 //! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`SWEEP_INTERVAL`] | closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
 //! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
@@ -32,18 +35,27 @@
 //! Two requests make tiny_http lose a thread and its descriptors for good: a request line with
 //! `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections are
 //! closed and counted ([`Stats::stuck`]). On a hostile network put a reverse proxy in front.
+//!
+//! Three answers are tiny_http's own: a request line or a header field that cannot be parsed gets
+//! an empty 400, an unknown expectation an empty 417, and a body of at most 1024 bytes that is cut
+//! off gets none. And to tiny_http a chunked body that is cut off inside a chunk is whole, so a
+//! client that ends its side of the connection right after a chunked body gets a 400.
 
 mod connections;
 mod crew;
 mod door;
+mod framing;
+mod in_flight;
 mod nudge;
+mod reply;
 mod response;
 mod server;
 
 pub use connections::{MAX_HEAD_BYTES, MAX_PIPELINED};
 pub use door::{SWEEP_INTERVAL, max_connections};
+pub use reply::{MIN_READ_RATE, Reply};
 pub use response::{Chunk, Response};
-pub use server::{Drained, Listener, MAX_DISCARD_BYTES, MAX_STUCK, Reply, Server, Stats};
+pub use server::{Drained, Listener, MAX_DISCARD_BYTES, MAX_STUCK, Server, Stats};
 
 use std::time::Duration;
 

@@ -1,22 +1,26 @@
 //! The only user of tiny_http: from its requests to ours, and back to the wire.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-use crossbeam::queue::SegQueue;
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::connections::{Arrival, Connections, Phase};
+use super::connections::{Allowed, Arrival, Connections, Phase};
 use super::crew::{Crew, Work};
-use super::nudge::{Nudger, Pulse};
+use super::framing::Framing;
+use super::in_flight::InFlight;
+use super::nudge::Nudger;
+use super::reply::{Reply, Wish};
 use super::{Handler, Limits, Request, Response, SWEEP_INTERVAL, door, max_connections};
 
 /// Connections that the system completes before anybody accepts them.
@@ -32,6 +36,12 @@ pub const MAX_STUCK: usize = 256;
 
 /// A closed connection whose descriptor is still held after this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Between tries to accept again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a reception waits for a request before it asks whether it is still needed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
@@ -105,32 +115,43 @@ pub struct Server {
 }
 
 /// What all threads of one server share.
-struct Core {
+pub(super) struct Core {
     handler: Box<dyn Handler>,
     limits: Limits,
     listener: TcpListener,
     address: SocketAddr,
     connections: Mutex<Connections<tiny_http::Request>>,
+    /// Connections that were closed from here and that tiny_http has not let go of.
+    closed: Mutex<Vec<ClosedConnection>>,
     in_flight: InFlight,
     /// New requests are refused.
     stopping: AtomicBool,
     /// Threads end.
     over: AtomicBool,
-    accept_failed: AtomicBool,
-    /// Connections that were closed and that tiny_http still holds, and since when.
-    closed: Mutex<Vec<(door::Closed, Instant)>>,
     stuck: AtomicUsize,
+    /// The copy of the listener that the newest reception accepts with.
+    accepting: AtomicI32,
+    receptions: AtomicUsize,
+    ready: Sender<tiny_http::Request>,
+    /// Requests whose turn it is.
+    turns: Receiver<tiny_http::Request>,
     new_connections: Sender<()>,
     exhausted: Sender<()>,
 }
 
-/// One tiny_http server and its threads. A second one takes over when the first no longer
-/// accepts; the first goes on serving the connections that it has.
+struct ClosedConnection {
+    peer: SocketAddr,
+    at: Instant,
+    socket: door::Closed,
+}
+
+/// One tiny_http server, and the thread that takes its requests in the order in which they came.
+/// A further one takes over when it no longer accepts; it goes on with the connections that it
+/// has.
 struct Reception {
     core: Arc<Core>,
     http: tiny_http::Server,
-    /// Requests whose turn has come after one of the same connection.
-    ready: SegQueue<(tiny_http::Request, SocketAddr)>,
+    number: usize,
 }
 
 impl Server {
@@ -144,21 +165,29 @@ impl Server {
         SockRef::from(&listener.0).set_write_timeout(Some(limits.timeout))?;
         let (new_connections, heard_of) = bounded(1024);
         let (exhausted, is_exhausted) = bounded(1);
+        let (ready, turns) = unbounded();
         let core = Arc::new(Core {
             handler: Box::new(handler),
             limits,
             address: listener.local_addr()?,
             listener: listener.0,
             connections: Mutex::new(Connections::new()),
+            closed: Mutex::new(Vec::new()),
             in_flight: InFlight::default(),
             stopping: AtomicBool::new(false),
             over: AtomicBool::new(false),
-            accept_failed: AtomicBool::new(false),
-            closed: Mutex::new(Vec::new()),
             stuck: AtomicUsize::new(0),
+            accepting: AtomicI32::new(-1),
+            receptions: AtomicUsize::new(0),
+            ready,
+            turns,
             new_connections,
             exhausted,
         });
+        let most = core.limits.max_in_flight.saturating_add(REFUSERS);
+        if Crew::start(Arc::clone(&core), most).threads() == 0 {
+            return Err(no_thread());
+        }
         core.open_reception()?;
         let nudging = Arc::clone(&core);
         thread::Builder::new()
@@ -196,61 +225,41 @@ impl Server {
 }
 
 impl Core {
-    fn connections(&self) -> MutexGuard<'_, Connections<tiny_http::Request>> {
+    pub(super) fn connections(&self) -> MutexGuard<'_, Connections<tiny_http::Request>> {
         // Its methods leave it valid at every step, so a panic in between has spoiled nothing.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_reception(self: &Arc<Self>) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
-        // It panics when it cannot start its threads.
+        let descriptor = listener.as_raw_fd();
+        // It panics when it cannot start its thread.
         let started = catch_unwind(|| tiny_http::Server::from_listener(listener, None));
-        let http = started
-            .map_err(|_| io::Error::other("no thread could be started"))?
-            .map_err(io::Error::other)?;
-        let reception = Reception { core: Arc::clone(self), http, ready: SegQueue::new() };
-        let most = self.limits.max_in_flight.saturating_add(REFUSERS);
-        let crew = Crew::start(Arc::new(reception), most);
-        if crew.threads() == 0 {
-            Err(io::Error::other("no thread could be started"))
-        } else {
-            Ok(())
-        }
+        let http = started.map_err(|_| no_thread())?.map_err(io::Error::other)?;
+        let number = self.receptions.fetch_add(1, SeqCst) + 1;
+        self.accepting.store(descriptor, SeqCst);
+        let reception = Reception { core: Arc::clone(self), http, number };
+        let thread = thread::Builder::new().name("http-reception".into());
+        thread.spawn(move || reception.receive()).map(|_| ())
     }
 
+    /// Nudges, and watches that connections are accepted: tiny_http stops after one failure,
+    /// whatever it was, and its copy of the listener is closed then.
     fn keep_accepting(self: &Arc<Self>, new_connections: &Receiver<()>) {
         let mut nudger = Nudger::new(self.address);
+        let mut retry_at = Instant::now();
         while nudger.wait(new_connections).is_some() && !self.stopping.load(SeqCst) {
-            let lost = nudger.nudge() == Pulse::Lost || self.accept_failed.load(SeqCst);
-            if !lost || self.stopping.load(SeqCst) || !has_spare_descriptors() {
+            nudger.nudge();
+            let accepts = door::listens(self.accepting.load(SeqCst), self.address);
+            if accepts || Instant::now() < retry_at || !has_spare_descriptors() {
                 continue;
             }
-            self.shed_backlog();
+            retry_at = Instant::now() + RETRY_INTERVAL;
             match self.open_reception() {
-                Ok(()) => {
-                    self.accept_failed.store(false, SeqCst);
-                    nudger.start_over();
-                    warn!("started to accept again addr={}", self.address);
-                }
+                Ok(()) => warn!("started to accept again addr={}", self.address),
                 Err(error) => debug!("failed to accept again error={error}"),
             }
         }
-    }
-
-    /// Refuses everybody who came while nobody accepted: they would come in all at once, and use up
-    /// the descriptors again.
-    fn shed_backlog(&self) {
-        if self.listener.set_nonblocking(true).is_err() {
-            return;
-        }
-        let refusal = Response::error(503, "Too many connections").with_header("Retry-After", "1");
-        for _ in 0..4 * BACKLOG {
-            let Ok((mut stream, _)) = self.listener.accept() else { break };
-            // Most of them have gone; the others lose nothing but this answer.
-            let _ = stream.set_nonblocking(true);
-            let _ = refusal.write_to(&mut stream, false, Some("close"));
-        }
-        let _ = self.listener.set_nonblocking(false);
     }
 
     fn keep_sweeping(&self) {
@@ -261,7 +270,7 @@ impl Core {
             spare.clear();
             self.sweep();
             spare = spare_descriptors();
-            let stuck = self.count_stuck();
+            let stuck = self.closed().iter().filter(|one| one.at.elapsed() > STUCK_AFTER).count();
             if stuck > self.stuck.swap(stuck, SeqCst) {
                 warn!("lost connections for good stuck={stuck} most={MAX_STUCK}");
             }
@@ -272,58 +281,246 @@ impl Core {
     }
 
     fn sweep(&self) {
-        let marks = self.connections().marks();
+        let held: HashSet<SocketAddr> = {
+            let mut closed = self.closed();
+            closed.retain(|one| one.socket.is_held());
+            // What has not turned up by then never will, and the address may be used again.
+            let recent = closed.iter().filter(|one| one.at.elapsed() < STUCK_AFTER);
+            recent.map(|one| one.peer).collect()
+        };
         let Ok(open) = door::connections_to(self.address.port()) else { return };
         let seen: Vec<_> = open.iter().map(|found| found.seen).collect();
-        let (now, timeout) = (Instant::now(), self.limits.timeout);
-        let (overdue, silent) = {
-            let mut connections = self.connections();
-            let overdue = connections.sweep(&marks, &seen, now, timeout, max_connections());
-            (overdue, connections.silent())
+        let allowed = Allowed {
+            timeout: self.limits.timeout,
+            body_bytes: self.limits.max_body_bytes as u64,
+            most: max_connections(),
         };
-        // Each may be waiting for a thread; a full channel holds nudges enough.
-        (0..silent).for_each(|_| _ = self.new_connections.try_send(()));
+        let swept = self.connections().sweep(&seen, &held, Instant::now(), allowed);
+        swept.left_over.into_iter().for_each(dispose);
+        // Each connection is worth a nudge, also one that has not said anything.
+        (0..swept.new).for_each(|_| self.nudge());
+        let overdue: HashSet<SocketAddr> = swept.overdue.into_iter().collect();
         for found in open.iter().filter(|found| overdue.contains(&found.seen.peer)) {
             debug!("closed a connection peer={}", found.seen.peer);
-            self.close(found);
+            let waiting = self.connections().distrust(found.seen.peer, Instant::now());
+            if let Some(handle) = found.handle() {
+                self.close(found.seen.peer, handle);
+            }
+            waiting.into_iter().for_each(dispose);
         }
     }
 
-    /// Closes a connection, and remembers to look whether tiny_http lets go of it.
-    fn close(&self, found: &door::Found) {
-        let Some(one) = found.close() else { return };
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if closed.iter().all(|(other, _)| *other != one) {
-            closed.push((one, Instant::now()));
+    fn nudge(&self) {
+        // A full channel holds nudges enough.
+        let _ = self.new_connections.try_send(());
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Vec<ClosedConnection>> {
+        // A list is valid whatever panics.
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, peer: SocketAddr, handle: door::Handle) {
+        let one = ClosedConnection { peer, at: Instant::now(), socket: handle.close() };
+        let mut closed = self.closed();
+        if closed.iter().all(|other| other.socket != one.socket) {
+            closed.push(one);
         }
     }
 
-    fn count_stuck(&self) -> usize {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        closed.retain(|(closed, _)| closed.is_held());
-        closed.iter().filter(|(_, at)| at.elapsed() > STUCK_AFTER).count()
+    /// Closes the connection of this peer, if there still is one.
+    pub(super) fn close_peer(&self, peer: SocketAddr) {
+        let waiting = self.connections().distrust(peer, Instant::now());
+        if let Some(handle) = door::handle_of(peer, self.address.port()) {
+            self.close(peer, handle);
+        }
+        waiting.into_iter().for_each(dispose);
+    }
+
+    /// The request in progress of this peer has been answered: the next one is ready.
+    pub(super) fn finish(&self, peer: SocketAddr) {
+        let next = self.connections().answered(peer, Instant::now());
+        if let Some(request) = next {
+            self.make_ready(request);
+        }
+    }
+
+    fn make_ready(&self, request: tiny_http::Request) {
+        self.ready.send(request).expect("the receiver is in the same structure");
+    }
+}
+
+impl Reception {
+    fn receive(self) {
+        let mut needed_at = Instant::now();
+        while !self.core.over.load(SeqCst) {
+            match self.http.recv_timeout(PATIENCE) {
+                Ok(Some(request)) => {
+                    self.arrive(request);
+                    needed_at = Instant::now();
+                }
+                Ok(None) => {}
+                Err(_) if self.core.stopping.load(SeqCst) => {}
+                Err(error) => warn!("failed to accept error={error}"),
+            }
+            if !self.is_replaced() || self.core.in_flight.count() > 0 {
+                needed_at = Instant::now();
+            } else if needed_at.elapsed() > self.core.limits.timeout + 2 * PATIENCE {
+                // All connections that it had have been closed.
+                break;
+            }
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.number < self.core.receptions.load(SeqCst)
+    }
+
+    fn arrive(&self, request: tiny_http::Request) {
+        // tiny_http unwraps the address before it hands a request out.
+        let Some(peer) = request.remote_addr().copied() else { return };
+        let (core, now) = (&self.core, Instant::now());
+        let arrival = core.connections().arrive(peer, request, now);
+        match arrival {
+            Arrival::Handle { request, new } => {
+                if new {
+                    core.nudge();
+                }
+                core.make_ready(request);
+            }
+            Arrival::Waits => {}
+            Arrival::Refused(request) if is_in_memory(&request) => dispose(request),
+            // Dropping it reads its body: not before the next sweep has closed the connection.
+            Arrival::Refused(request) => core.connections().keep(peer, request, now),
+        }
+    }
+}
+
+impl Work for Core {
+    type Job = tiny_http::Request;
+
+    fn next(&self, patience: Duration) -> Option<tiny_http::Request> {
+        self.turns.recv_timeout(patience).ok()
+    }
+
+    fn run(self: Arc<Self>, mut request: tiny_http::Request) {
+        let Some(peer) = request.remote_addr().copied() else { return };
+        let in_progress = self.in_flight.enter();
+        if let Some(refusal) = self.is_full(in_progress.number) {
+            return self.decline(request, peer, &refusal);
+        }
+        let read = match self.read(&mut request, peer) {
+            Ok(read) => read,
+            Err(refusal) => return self.refuse(request, peer, &refusal),
+        };
+        let reply = self.reply_to(request, peer);
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&read, reply)));
+        if handled.is_err() {
+            // The reply was dropped on the way out, and has answered 500.
+            error!("panicked in a handler method={} path={:?}", read.method, read.path);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+}
+
+impl Core {
+    /// The refusal for the `number`th request in progress, if there must be one.
+    fn is_full(&self, number: usize) -> Option<Response> {
+        let refuse = |why| Response::error(503, why).with_header("Retry-After", "1");
+        if self.stopping.load(SeqCst) {
+            Some(refuse("The node is stopping"))
+        } else if number > self.limits.max_in_flight {
+            Some(refuse("Too many requests in progress"))
+        } else {
+            None
+        }
+    }
+
+    /// Copies the request out of tiny_http, body included.
+    fn read(
+        &self,
+        request: &mut tiny_http::Request,
+        peer: SocketAddr,
+    ) -> Result<Request, Response> {
+        let headers = request.headers().iter();
+        let headers = headers.map(|h| (h.field.as_str().to_string(), h.value.to_string()));
+        let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+        let mut read = Request {
+            method: request.method().as_str().to_string(),
+            path: path.to_string(),
+            query: query.to_string(),
+            headers: headers.collect(),
+            body: Vec::new(),
+        };
+        let most = self.limits.max_body_bytes;
+        let framing = Framing::of(&read, most)?;
+        if framing != Framing::Length(0) {
+            self.connections().enter(peer, Phase::Reading, Instant::now());
+            read.body = framing.read(request.as_reader(), most)?;
+            self.connections().enter(peer, Phase::Busy, Instant::now());
+        }
+        if framing == Framing::Chunked && self.is_at_end(peer) {
+            return Err(Response::error(400, "The body may have been cut off"));
+        }
+        Ok(read)
+    }
+
+    fn is_at_end(&self, peer: SocketAddr) -> bool {
+        let handle = door::handle_of(peer, self.address.port());
+        handle.is_none_or(|handle| handle.is_at_end())
+    }
+
+    fn reply_to(self: &Arc<Self>, request: tiny_http::Request, peer: SocketAddr) -> Reply {
+        let wish = field(&request, "Connection").unwrap_or("").to_ascii_lowercase();
+        let old = *request.http_version() <= (1, 0);
+        // As tiny_http decides whether to read on, so that the peer learns the same.
+        let connection = match wish {
+            wish if wish.contains("close") || wish.contains("upgrade") => Some("close"),
+            wish if old && wish.contains("keep-alive") => Some("keep-alive"),
+            _ if old => Some("close"),
+            _ => None,
+        };
+        let wish = Wish { head_only: *request.method() == tiny_http::Method::Head, connection };
+        Reply::new(Arc::clone(self), peer, self.limits.timeout, wish, request.into_writer())
+    }
+
+    /// Answers without reading a body; keeps the connection if there is none to be read.
+    fn decline(self: &Arc<Self>, request: tiny_http::Request, peer: SocketAddr, answer: &Response) {
+        if is_in_memory(&request) {
+            self.reply_to(request, peer).answer(answer);
+        } else {
+            self.refuse(request, peer, answer);
+        }
     }
 
     /// Answers past tiny_http, ends the connection, and gets rid of the request, whatever it
     /// announced.
-    fn refuse(&self, request: tiny_http::Request, peer: SocketAddr, answer: Option<&Response>) {
+    fn refuse(&self, request: tiny_http::Request, peer: SocketAddr, answer: &Response) {
         let waiting = {
             let mut connections = self.connections();
-            let waiting = connections.distrust(peer, Instant::now());
-            connections.enter(peer, Phase::Idle, Instant::now());
-            waiting
+            connections.enter(peer, Phase::Refusing, Instant::now());
+            connections.distrust(peer, Instant::now())
         };
-        if let Some(found) = door::find(peer, self.address.port()) {
-            if let Some((answer, mut stream)) = answer.zip(found.handle()) {
-                // The peer may be gone; there is nobody else to tell.
-                let _ = answer.write_to(&mut stream, false, Some("close"));
-                linger(&mut stream);
-            }
-            self.close(&found);
+        if let Some(mut handle) = door::handle_of(peer, self.address.port()) {
+            // The peer may be gone; there is nobody else to tell.
+            let _ = answer.write_to(&mut handle.stream, false, Some("close"));
+            linger(&mut handle.stream);
+            self.close(peer, handle);
         }
+        self.connections().enter(peer, Phase::Idle, Instant::now());
         dispose(request);
         waiting.into_iter().for_each(dispose);
     }
+}
+
+/// Whether nothing is left to be read of this request.
+fn is_in_memory(request: &tiny_http::Request) -> bool {
+    let small = request.body_length().is_none_or(|bytes| bytes <= PREREAD_BYTES);
+    let streams = |name| field(request, name).is_some();
+    small && !streams("Transfer-Encoding") && !streams("Expect")
 }
 
 /// Lets go of a request of a closed connection, without an answer.
@@ -350,313 +547,21 @@ fn linger(stream: &mut TcpStream) {
     }
 }
 
-fn spare_descriptors() -> VecDeque<std::fs::File> {
-    (0..2).filter_map(|_| std::fs::File::open("/dev/null").ok()).collect()
+fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
+    let found = request.headers().iter().find(|header| header.field.equiv(name));
+    found.map(|header| header.value.as_str())
+}
+
+fn no_thread() -> io::Error {
+    io::Error::other("no thread could be started")
+}
+
+fn spare_descriptors() -> Vec<File> {
+    (0..2).filter_map(|_| File::open("/dev/null").ok()).collect()
 }
 
 /// Whether a new reception would find what it needs.
 fn has_spare_descriptors() -> bool {
-    let spare: Vec<_> = (0..4).filter_map(|_| std::fs::File::open("/dev/null").ok()).collect();
+    let spare: Vec<_> = (0..4).filter_map(|_| File::open("/dev/null").ok()).collect();
     spare.len() == 4
-}
-
-/// A request, and what is to be done with it.
-enum Job {
-    Serve(tiny_http::Request, SocketAddr),
-    Refuse(tiny_http::Request, SocketAddr),
-}
-
-impl Work for Reception {
-    type Job = Job;
-
-    fn next(&self, patience: Duration) -> Option<Job> {
-        loop {
-            if let Some((request, peer)) = self.ready.pop() {
-                return Some(Job::Serve(request, peer));
-            }
-            match self.http.recv_timeout(patience) {
-                Ok(Some(request)) => match self.admit(request) {
-                    Some(job) => return Some(job),
-                    None => continue,
-                },
-                // Time is up, or it was unblocked because a request has become ready.
-                Ok(None) if self.ready.is_empty() => return None,
-                Ok(None) => {}
-                Err(error) => {
-                    if !self.core.stopping.load(SeqCst) {
-                        warn!("failed to accept error={error}");
-                        self.core.accept_failed.store(true, SeqCst);
-                    }
-                    return None;
-                }
-            }
-        }
-    }
-
-    fn run(self: Arc<Self>, job: Job) {
-        match job {
-            Job::Serve(request, peer) => self.serve(request, peer),
-            Job::Refuse(request, peer) => self.core.refuse(request, peer, None),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.core.over.load(SeqCst)
-    }
-}
-
-impl Reception {
-    /// `None` if the request waits behind another one of its connection.
-    fn admit(&self, request: tiny_http::Request) -> Option<Job> {
-        // tiny_http unwraps the address before it hands a request out.
-        let peer = request.remote_addr().copied()?;
-        let arrival = self.core.connections().arrive(peer, request, Instant::now());
-        match arrival {
-            Arrival::Handle { request, new } => {
-                if new {
-                    // A full channel holds nudges enough.
-                    let _ = self.core.new_connections.try_send(());
-                }
-                Some(Job::Serve(request, peer))
-            }
-            Arrival::Waits => None,
-            Arrival::Refused(request) => Some(Job::Refuse(request, peer)),
-        }
-    }
-
-    fn serve(self: Arc<Self>, mut request: tiny_http::Request, peer: SocketAddr) {
-        let core = Arc::clone(&self.core);
-        let in_progress = core.in_flight.enter();
-        if let Some(refusal) = core.is_full(in_progress.number) {
-            return self.decline(request, peer, refusal);
-        }
-        let read = match self.read(&mut request, peer) {
-            Ok(read) => read,
-            Err(refusal) => return core.refuse(request, peer, Some(&refusal)),
-        };
-        let reply = Reply::new(self, request, peer);
-        let handled = catch_unwind(AssertUnwindSafe(|| core.handler.handle(&read, reply)));
-        if handled.is_err() {
-            // The reply was dropped on the way out, and has answered 500.
-            error!("panicked in a handler method={} path={:?}", read.method, read.path);
-        }
-    }
-
-    /// Answers without reading a body; keeps the connection if there is none to be read.
-    fn decline(self: Arc<Self>, request: tiny_http::Request, peer: SocketAddr, answer: Response) {
-        let preread = request.body_length().is_some_and(|bytes| bytes <= PREREAD_BYTES);
-        let chunked = field_values(&request, "Transfer-Encoding").next().is_some();
-        if chunked || !(preread || request.body_length().is_none()) {
-            let core = Arc::clone(&self.core);
-            return core.refuse(request, peer, Some(&answer));
-        }
-        Reply::new(self, request, peer).send(answer);
-    }
-
-    /// Copies the request out of tiny_http, body included.
-    fn read(
-        &self,
-        request: &mut tiny_http::Request,
-        peer: SocketAddr,
-    ) -> Result<Request, Response> {
-        let most = self.core.limits.max_body_bytes;
-        let framing = Framing::of(request, most)?;
-        let headers = request.headers().iter();
-        let headers = headers.map(|h| (h.field.as_str().to_string(), h.value.to_string()));
-        let target = request.url().to_string();
-        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let mut read = Request {
-            method: request.method().as_str().to_string(),
-            path: path.to_string(),
-            query: query.to_string(),
-            headers: headers.collect(),
-            body: Vec::new(),
-        };
-        if framing != Framing::Length(0) {
-            self.core.connections().enter(peer, Phase::Reading, Instant::now());
-            read.body = framing.read(request.as_reader(), most)?;
-            self.core.connections().enter(peer, Phase::Busy, Instant::now());
-        }
-        Ok(read)
-    }
-}
-
-/// How the end of a body is told.
-#[derive(Debug, PartialEq, Eq)]
-enum Framing {
-    Length(usize),
-    Chunked,
-}
-
-impl Framing {
-    /// Refuses everything that two readers could read as two different things.
-    fn of(request: &tiny_http::Request, most: usize) -> Result<Framing, Response> {
-        let ambiguous = |what| Response::error(400, what);
-        let mut codings = field_values(request, "Transfer-Encoding");
-        let mut lengths = field_values(request, "Content-Length");
-        match (codings.next(), lengths.next()) {
-            (None, None) => Ok(Framing::Length(0)),
-            (Some(_), Some(_)) => Err(ambiguous("Content-Length and Transfer-Encoding together")),
-            (Some(coding), None) => match codings.next() {
-                None if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
-                _ => Err(ambiguous("Transfer-Encoding must be chunked")),
-            },
-            (None, Some(length)) => {
-                let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-                if !digits || lengths.any(|other| other != length) {
-                    return Err(ambiguous("Content-Length must be one decimal number"));
-                }
-                let length = length.parse().unwrap_or(usize::MAX);
-                if length > most { Err(too_large(most)) } else { Ok(Framing::Length(length)) }
-            }
-        }
-    }
-
-    fn read(&self, body: &mut dyn Read, most: usize) -> Result<Vec<u8>, Response> {
-        let expected = match self {
-            Framing::Length(length) => *length,
-            Framing::Chunked => most + 1,
-        };
-        let mut bytes = Vec::with_capacity(expected.min(64 * 1024));
-        let read = body.take(expected as u64).read_to_end(&mut bytes);
-        match self {
-            Framing::Chunked if bytes.len() > most => Err(too_large(most)),
-            Framing::Length(length) if bytes.len() < *length => {
-                Err(Response::error(400, "The body is shorter than its Content-Length"))
-            }
-            _ if read.is_err() => Err(Response::error(400, "The body could not be read")),
-            _ => Ok(bytes),
-        }
-    }
-}
-
-fn field_values<'a>(
-    request: &'a tiny_http::Request,
-    name: &'static str,
-) -> impl Iterator<Item = &'a str> {
-    let named = request.headers().iter().filter(move |header| header.field.equiv(name));
-    named.map(|header| header.value.as_str())
-}
-
-fn too_large(most: usize) -> Response {
-    Response::error(413, &format!("The body is larger than {most} bytes"))
-}
-
-impl Core {
-    /// The refusal for the `number`th request in progress, if there must be one.
-    fn is_full(&self, number: usize) -> Option<Response> {
-        let refuse = |why| Response::error(503, why).with_header("Retry-After", "1");
-        if self.stopping.load(SeqCst) {
-            Some(refuse("The node is stopping"))
-        } else if number > self.limits.max_in_flight {
-            Some(refuse("Too many requests in progress"))
-        } else {
-            None
-        }
-    }
-}
-
-/// The way to answer one request, once.
-pub struct Reply {
-    /// `None` once it has been used.
-    writer: Option<Box<dyn Write + Send>>,
-    reception: Arc<Reception>,
-    peer: SocketAddr,
-    head_only: bool,
-    connection: Option<&'static str>,
-}
-
-impl Reply {
-    fn new(reception: Arc<Reception>, request: tiny_http::Request, peer: SocketAddr) -> Reply {
-        let head_only = *request.method() == tiny_http::Method::Head;
-        let wish = field_values(&request, "Connection").next().unwrap_or("").to_ascii_lowercase();
-        let old = *request.http_version() <= (1, 0);
-        // As tiny_http decides whether to read on, so that the peer learns the same.
-        let connection = match wish {
-            wish if wish.contains("close") || wish.contains("upgrade") => Some("close"),
-            wish if old && wish.contains("keep-alive") => Some("keep-alive"),
-            _ if old => Some("close"),
-            _ => None,
-        };
-        let writer = Some(request.into_writer());
-        Reply { writer, reception, peer, head_only, connection }
-    }
-
-    /// Sends the answer. A peer that has gone, or does not read, loses its connection.
-    pub fn send(mut self, response: Response) {
-        self.answer(&response);
-    }
-
-    fn answer(&mut self, response: &Response) {
-        let Some(mut writer) = self.writer.take() else { return };
-        let written = response.write_to(&mut *writer, self.head_only, self.connection);
-        let core = &self.reception.core;
-        if let Err(error) = written {
-            debug!("failed to answer peer={} error={error}", self.peer);
-            // What is left of this answer must not become the beginning of the next.
-            let waiting = core.connections().distrust(self.peer, Instant::now());
-            if let Some(found) = door::find(self.peer, core.address.port()) {
-                core.close(&found);
-            }
-            waiting.into_iter().for_each(dispose);
-        }
-        drop(writer);
-        let next = core.connections().answered(self.peer, Instant::now());
-        if let Some(request) = next {
-            self.reception.ready.push((request, self.peer));
-            self.reception.http.unblock();
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        self.answer(&Response::error(500, "Internal error: the request was not answered"));
-    }
-}
-
-/// Counts requests in progress, and can wait until there are none.
-#[derive(Default)]
-struct InFlight {
-    count: Mutex<usize>,
-    fewer: Condvar,
-}
-
-/// One request in progress: the `number`th when it began.
-struct InProgress<'a> {
-    of: &'a InFlight,
-    number: usize,
-}
-
-impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        // A number is never half written.
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self) -> usize {
-        *self.lock()
-    }
-
-    fn enter(&self) -> InProgress<'_> {
-        let mut count = self.lock();
-        *count += 1;
-        InProgress { of: self, number: *count }
-    }
-
-    /// Returns how many there still are when the time is up.
-    fn wait_until_none(&self, timeout: Duration) -> usize {
-        let waited = self.fewer.wait_timeout_while(self.lock(), timeout, |count| *count > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-impl Drop for InProgress<'_> {
-    fn drop(&mut self) {
-        let mut count = self.of.lock();
-        *count -= 1;
-        if *count == 0 {
-            self.of.fewer.notify_all();
-        }
-    }
 }
