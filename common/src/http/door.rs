@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -121,10 +121,17 @@ impl Found {
 }
 
 impl Handle {
-    /// Ends the connection in both directions, which wakes tiny_http's thread to let go of it.
+    /// Ends the connection at once, which wakes tiny_http's thread to let go of it. Only shut down,
+    /// a peer that goes on sending could keep that thread busy for ever: what has arrived is still
+    /// read.
     pub(super) fn close(self) -> Closed {
-        // It fails when the peer has ended it already, which is as good.
+        // Both fail when the peer has ended it already, which is as good.
         let _ = self.stream.shutdown(Shutdown::Both);
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe one valid structure that lives through the
+        // call. To be connected to nowhere makes Linux drop what has arrived and reset.
+        unsafe { libc::connect(self.stream.as_raw_fd(), &raw const nowhere, length) };
         self.closed
     }
 
