@@ -47,6 +47,26 @@ fn a_burst_from_64_threads_is_served() {
     });
 }
 
+/// Goal: large bodies that all arrive at once are read one after another; bytes that wait to be
+/// read are not held against their senders.
+#[test]
+fn a_burst_of_large_bodies_is_served() {
+    let node = Node::start(WIDE);
+    let body = "x".repeat(1 << 20);
+    let request = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    std::thread::scope(|scope| {
+        for _ in 0..48 {
+            scope.spawn(|| {
+                let mut client = node.connect();
+                for _ in 0..2 {
+                    client.send(&request);
+                    assert_eq!(client.answer().body.len(), body.len());
+                }
+            });
+        }
+    });
+}
+
 /// Goal: connections of a burst that never send anything do not keep the one behind them waiting.
 /// The first few that come while tiny_http's own threads are waking are those which it forgets.
 #[test]

@@ -56,6 +56,22 @@ fn the_body_of_a_refused_request_is_not_taken_for_a_request() {
     assert_eq!(node.begun(), ["GET /block"]);
 }
 
+/// Goal: refusing takes no body, so a client that waits to be told to continue is refused at once
+/// and holds nothing up.
+#[test]
+fn clients_that_wait_to_be_told_to_continue_are_refused_at_once() {
+    let node = Node::start(Limits { max_in_flight: 1, ..WIDE });
+    let mut blocked = node.connect();
+    blocked.ask("/block");
+    node.wait_until_blocked(1);
+    let mut waiting: Vec<Wire> = (0..8).map(|_| node.connect()).collect();
+    for client in &mut waiting {
+        client.send("POST /echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    }
+    node.get("/hello").assert_error(503);
+    waiting.iter_mut().for_each(|client| client.answer().assert_error(503));
+}
+
 /// Goal: a body may be as long as the limit and not a byte longer, however it is framed.
 #[test]
 fn the_limit_on_bodies_is_exact() {
@@ -98,6 +114,20 @@ fn a_client_that_sends_all_of_its_oversized_body_gets_its_413() {
         client.assert_closed();
     }
     assert_eq!(node.begun(), Vec::<String>::new());
+}
+
+/// Goal: a client that takes a while to send its oversized body still gets its 413.
+#[test]
+fn a_client_that_takes_a_while_to_send_its_oversized_body_gets_its_413() {
+    let node = Node::start(WIDE);
+    let mut client = node.connect();
+    client.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n");
+    for _ in 0..7 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        client.send("x".repeat(10_000));
+    }
+    client.answer().assert_error(413);
+    client.assert_closed();
 }
 
 /// Goal: a 413 comes by the announced length alone, and within the chunk that is too much: nobody

@@ -1,6 +1,6 @@
 //! How much the lines are worth: the same clients, the same secondaries, and two masters in turn.
 //!
-//! `make bench-lines`, or `cargo build --release && cargo bench -p master --bench writes`. All
+//! `cargo build --release && cargo bench -p master --bench writes`. All
 //! nodes are processes of their own. The first master is ours. The second one does what the
 //! original's shape asks for, literally: each request spawns a scoped thread per secondary, each
 //! thread makes one call with one message. It lives in this file and has the same HTTP layer and

@@ -19,6 +19,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long after the last new connection the short interval applies.
 const BUSY_FOR: Duration = Duration::from_secs(1);
+/// Nudges on their way: where so many have not been answered, more would only be in the way.
+const MAX_UNANSWERED: usize = 32;
 /// A nudge that was not answered for this long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
@@ -58,9 +60,10 @@ impl Nudger {
     pub(super) fn nudge(&mut self) {
         self.unanswered
             .retain_mut(|(stream, at)| at.elapsed() < ANSWER_TIMEOUT && !is_answered(stream));
-        // It fails when nobody accepts; then there is nobody to nudge.
-        if let Ok(stream) = self.knock() {
-            self.unanswered.push((stream, Instant::now()));
+        if self.unanswered.len() < MAX_UNANSWERED {
+            // It fails when nobody accepts; then there is nobody to nudge.
+            let answerable = self.knock().map(|stream| (stream, Instant::now()));
+            self.unanswered.extend(answerable);
         }
     }
 

@@ -38,7 +38,7 @@ pub const MAX_STUCK: usize = 256;
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Between tries to accept again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a reception waits for a request before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -249,15 +249,14 @@ impl Core {
         let mut nudger = Nudger::new(self.address);
         let mut retry_at = Instant::now();
         while nudger.wait(new_connections).is_some() && !self.stopping.load(SeqCst) {
-            nudger.nudge();
-            let accepts = door::listens(self.accepting.load(SeqCst), self.address);
-            if accepts || Instant::now() < retry_at || !has_spare_descriptors() {
-                continue;
-            }
-            retry_at = Instant::now() + RETRY_INTERVAL;
-            match self.open_reception() {
-                Ok(()) => warn!("started to accept again addr={}", self.address),
-                Err(error) => debug!("failed to accept again error={error}"),
+            if door::listens(self.accepting.load(SeqCst), self.address) {
+                nudger.nudge();
+            } else if Instant::now() >= retry_at && has_spare_descriptors() {
+                retry_at = Instant::now() + RETRY_INTERVAL;
+                match self.open_reception() {
+                    Ok(()) => warn!("started to accept again addr={}", self.address),
+                    Err(error) => debug!("failed to accept again error={error}"),
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that called it")]
 
+pub(crate) mod peer;
+
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
