@@ -29,10 +29,13 @@ impl Seq {
     /// Before the first entry.
     pub const NONE: Seq = Seq(0);
 
+    /// No log gets this far; a peer that names a later place is mistaken.
+    pub const MOST: Seq = Seq(1 << 60);
+
     /// The place after this one.
     #[must_use]
     pub fn next(self) -> Seq {
-        Seq(self.0 + 1)
+        Seq(self.0.saturating_add(1))
     }
 
     /// The place before this one; there is none before 0.

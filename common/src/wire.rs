@@ -84,6 +84,9 @@ impl Replicate {
             _ => return None,
         };
         let first = self.seq.unwrap_or_default().0;
+        if first > Seq::MOST.0 {
+            return None;
+        }
         let keyed = |(place, message)| Draft { message, key: self.keys.get(&place).cloned() };
         Some((first..).zip(messages).map(keyed).collect())
     }
@@ -369,6 +372,18 @@ mod tests {
         for body in [&b"[\"x\"]"[..], b"\"x\"", b"", b" "] {
             assert!(read_object::<PostMessage>(body).is_err(), "{}", body.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_place_that_no_log_reaches_is_none() {
+        let call = |seq: u64| Replicate {
+            seq: Some(Seq(seq)),
+            msg: Some(Message::new("x")),
+            ..Replicate::default()
+        };
+        assert!(call(Seq::MOST.0).drafts().is_some());
+        assert_eq!(call(u64::MAX).drafts(), None);
+        assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
     }
 
     #[test]

@@ -118,5 +118,5 @@ fn fetch(from: &Found<'_>, most_keys: usize) -> Result<Log, String> {
 fn new_epoch(highest: Epoch) -> Epoch {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let milliseconds = since_1970.as_ref().map_or(1, Duration::as_millis);
-    Epoch(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(highest.0 + 1))
+    Epoch(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(highest.0.saturating_add(1)))
 }

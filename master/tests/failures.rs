@@ -157,7 +157,7 @@ fn an_endless_answer_is_given_up() {
     // Goal: neither memory nor time without bound: it is cut off by its length or by the timeout.
     let endless = Fake::start(|request, stream| {
         if !request.is_replicate() {
-            return healthy(stream);
+            return healthy(request, 0, stream);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")?;
         loop {

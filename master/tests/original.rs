@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use serde_json::json;
-use support::at_once;
 use support::cluster::assert_each_once;
-use support::fake::{Fake, original, respond};
+use support::fake::{Fake, healthy, original, respond};
 use support::node::Node;
+use support::{SOON, at_once, wait_until};
 
 #[test]
 fn an_original_secondary_behind_our_master_is_served() {
@@ -40,6 +40,20 @@ fn an_original_secondary_behind_our_master_is_served() {
 }
 
 #[test]
+fn an_original_that_is_well_is_not_held_to_be_away() {
+    // Goal: it answers 404 to a heartbeat of ours, which it has never heard of, and is well.
+    let (fake, _) = original();
+    let settings = [("HEARTBEAT_MS", "10"), ("SUSPECTED_AFTER", "1"), ("UNHEALTHY_AFTER", "2")];
+    let master = Node::master(&[&fake.url()], &settings);
+    wait_until("asked how it is", SOON, || {
+        let asked = fake.received().iter().filter(|r| r.what == "GET /health").count();
+        if asked >= 5 { Ok(()) } else { Err(asked) }
+    });
+    let status = &master.health()["secondary_statuses"][fake.url()];
+    assert_eq!((&status["status"], &status["last_error"]), (&json!("Healthy"), &json!(null)));
+}
+
+#[test]
 fn the_shortest_ack_of_an_original_is_enough() {
     // Goal: its README promises `{"status":"ok"}` and no more.
     let fake = Fake::answering(200, r#"{"status":"ok"}"#);
@@ -55,10 +69,13 @@ fn an_original_that_fails_once_is_served_again() {
     // Goal: the message that it did not take costs a 502, and the next one is acknowledged.
     let failing = AtomicBool::new(true);
     let fake = Fake::start(move |request, stream| {
-        if request.is_replicate() && failing.swap(false, SeqCst) {
-            return respond(stream, 500, "Internal Server Error");
+        if !request.is_replicate() {
+            return healthy(request, 0, stream);
         }
-        respond(stream, 200, r#"{"status":"ok","idx":0,"count":0,"delay_ms":0}"#)
+        match failing.swap(false, SeqCst) {
+            true => respond(stream, 500, "Internal Server Error"),
+            false => respond(stream, 200, r#"{"status":"ok","idx":0}"#),
+        }
     });
     let master = Node::master(&[&fake.url()], &[]);
     assert_eq!(master.post_message("m1").status, 502);

@@ -17,7 +17,7 @@ use support::{SOON, wait_until};
 fn lying(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Fake {
     Fake::start(move |request, stream| {
         if !request.is_replicate() {
-            return healthy(stream);
+            return healthy(request, 0, stream);
         }
         let mut ack = ack(&request.json(), "a");
         change(&mut ack);
@@ -29,7 +29,7 @@ fn lying(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Fake {
 fn refusing(code: &'static str, last_seq: u64) -> Fake {
     Fake::start(move |request, stream| {
         if !request.is_replicate() {
-            return healthy(stream);
+            return healthy(request, 0, stream);
         }
         let epoch = request.json()["epoch"].clone();
         let last_epoch = if last_seq == 0 { json!(0) } else { epoch.clone() };
@@ -90,7 +90,7 @@ fn a_secondary_that_takes_back_what_it_has_acknowledged_is_not_called_without_en
     let first = AtomicBool::new(true);
     let fake = Fake::start(move |request, stream| {
         if !request.is_replicate() {
-            return healthy(stream);
+            return healthy(request, 0, stream);
         }
         let call = request.json();
         if first.swap(false, SeqCst) {

@@ -60,8 +60,9 @@ impl Fake {
 
     /// Answers every `POST /replicate` with this, and `GET /health` like an original.
     pub fn answering(status: u16, body: &'static str) -> Fake {
-        Fake::start(move |request, stream| {
-            if request.is_replicate() { respond(stream, status, body) } else { healthy(stream) }
+        Fake::start(move |request, stream| match request.is_replicate() {
+            true => respond(stream, status, body),
+            false => healthy(request, 0, stream),
         })
     }
 
@@ -133,9 +134,14 @@ pub fn respond(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()
     stream.write_all((head + body).as_bytes())
 }
 
-/// The original's answer to `GET /health`.
-pub fn healthy(stream: &mut TcpStream) -> io::Result<()> {
-    respond(stream, 200, r#"{"status":"ok","count":0,"delay_ms":0}"#)
+/// What an original answers to everything but calls: it is well, and has never heard of
+/// heartbeats.
+pub fn healthy(request: &Received, count: usize, stream: &mut TcpStream) -> io::Result<()> {
+    if request.what != "GET /health" {
+        return respond(stream, 404, "<!doctype html>\n<title>404 Not Found</title>\n");
+    }
+    let health = json!({ "status": "ok", "count": count, "delay_ms": 0 });
+    respond(stream, 200, &health.to_string())
 }
 
 /// Resets the connection.
@@ -163,9 +169,7 @@ pub fn original() -> (Fake, Arc<Mutex<Vec<String>>>) {
     let fake = Fake::start(move |request, stream| {
         let mut log = theirs.lock().unwrap_or_else(PoisonError::into_inner);
         if !request.is_replicate() {
-            let count = log.len();
-            let health = json!({ "status": "ok", "count": count, "delay_ms": 0 });
-            return respond(stream, 200, &health.to_string());
+            return healthy(request, log.len(), stream);
         }
         let call = request.json();
         let Some(message) = call["msg"].as_str() else {
