@@ -59,6 +59,11 @@ impl fmt::Display for Seq {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// No clock gets this far; a peer that names a later epoch is mistaken.
+    pub const MOST: Epoch = Epoch(1 << 60);
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -325,18 +330,19 @@ impl Log {
         chunks
     }
 
-    /// Writes the entries from `first` on, comma-separated, as long as the text stays within
-    /// `most_bytes` and the place within `until`; one entry at the least. Returns the last place
-    /// that was written.
+    /// Writes the entries from `first` on, comma-separated, as long as they and what is sent of
+    /// their keys stay within `most_bytes` and the place within `until`; one entry at the least.
+    /// Returns the last place that was written.
     ///
     /// # Panics
     /// When there is no entry `first`.
     pub fn write_batch(&self, first: Seq, until: Seq, most_bytes: usize, out: &mut Vec<u8>) -> Seq {
-        let (start, mut last) = (out.len(), first);
+        let (mut size, mut last) = (self.json(first).len() + self.key_bytes(first), first);
         out.extend_from_slice(self.json(first));
         while last < until.min(self.last) {
             let json = self.json(last.next());
-            if out.len() + 1 + json.len() - start > most_bytes {
+            size += 1 + json.len() + self.key_bytes(last.next());
+            if size > most_bytes {
                 break;
             }
             out.push(b',');
@@ -344,6 +350,11 @@ impl Log {
             last = last.next();
         }
         last
+    }
+
+    /// What a key takes in a call at most: every character escaped, its place, punctuation.
+    fn key_bytes(&self, seq: Seq) -> usize {
+        self.keys.by_seq.get(&seq).map_or(0, |key| 2 * key.len() + 32)
     }
 
     fn segment_of(&self, seq: Seq) -> usize {
@@ -463,6 +474,12 @@ mod tests {
         assert_eq!(batch(1, 3, 13), (2, r#"["aaaa","bbbb""#.into()));
         assert_eq!(batch(1, 9, 99), (3, r#"["aaaa","bbbb","cccc""#.into()));
         assert_eq!(batch(1, 2, 99), (2, r#"["aaaa","bbbb""#.into()));
+        let mut keyed = Log::new(9);
+        for _ in 0..9 {
+            keyed.append(ONE, &Draft { message: Message::new(""), key: Some("k".into()) });
+        }
+        let last = keyed.write_batch(Seq(1), Seq(9), 3 * 40, &mut Vec::new());
+        assert_eq!(last, Seq(3), "keys count too");
     }
 
     #[test]

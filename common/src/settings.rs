@@ -90,7 +90,7 @@ impl NodeArgs {
                     "MAX_MESSAGE_BYTES",
                     &self.max_message_bytes,
                     1 << 20,
-                    1..=256 << 20,
+                    1..=32 << 20,
                 ),
                 timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
             },

@@ -84,7 +84,7 @@ impl Replicate {
             _ => return None,
         };
         let first = self.seq.unwrap_or_default().0;
-        if first > Seq::MOST.0 {
+        if first > Seq::MOST.0 || self.epoch > Epoch::MOST {
             return None;
         }
         let keyed = |(place, message)| Draft { message, key: self.keys.get(&place).cloned() };

@@ -132,6 +132,17 @@ pub struct Failure {
     pub detail: String,
 }
 
+/// What a starting master has heard of a secondary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing in time.
+    Nothing,
+    /// It is an original, which does not say where it stands.
+    Original,
+    /// It is one of ours.
+    Ours,
+}
+
 /// How much a secondary can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -284,10 +295,9 @@ impl Line {
         match &self.instance {
             Some((known, _)) if known == instance => true,
             Some((_, since)) if number < *since => false,
-            known => {
-                if known.is_some() {
-                    self.acked = Seq::NONE;
-                }
+            _ => {
+                // Also what an original acknowledged there before.
+                self.acked = Seq::NONE;
                 self.forgive();
                 self.instance = Some((instance.to_string(), number));
                 true
@@ -328,13 +338,17 @@ impl Lines {
         }
     }
 
-    /// Begins the reign of this epoch, over a log that ends with this entry; `answered` says which
-    /// secondaries have been heard of.
-    pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, answered: &[bool]) {
+    /// Begins the reign of this epoch, over a log that ends with this entry; `found` says what was
+    /// heard of each secondary.
+    pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, found: &[Found]) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
         (self.epoch, self.last) = (epoch, last);
-        for (line, answered) in self.lines.iter_mut().zip(answered) {
-            line.health = Health::first(*answered, self.thresholds);
+        for (line, found) in self.lines.iter_mut().zip(found) {
+            line.health = Health::first(*found != Found::Nothing, self.thresholds);
+            if *found == Found::Original {
+                // It cannot say what it holds; sent again, it would hold everything twice.
+                (line.kind, line.acked) = (Kind::Original, last);
+            }
         }
     }
 
@@ -488,7 +502,15 @@ impl Lines {
             Verdict::Acked(position) if position.last_seq < call.last => {
                 Err(format!("acknowledged entry {} and holds {}", call.last, position.last_seq))
             }
-            Verdict::Acked(position) => self.observe(call.line, call.number, &position, log, now),
+            Verdict::Acked(position) => {
+                let observed = self.observe(call.line, call.number, &position, log, now);
+                let line = &mut self.lines[call.line];
+                let current = line.instance.as_ref().is_some_and(|(i, _)| *i == position.instance);
+                if observed.is_ok() && current {
+                    line.advance(call.last, log.last_seq(), now);
+                }
+                observed
+            }
             Verdict::AckedByOriginal => {
                 line.kind = Kind::Original;
                 line.advance(call.last, log.last_seq(), now);
@@ -556,7 +578,9 @@ impl Lines {
             return Err(format!("diverged: holds another entry at {last}"));
         }
         line.diverged = false;
-        line.advance(last, log.last_seq(), now);
+        // Epoch 0 names no entry: two of them at one place may differ. Those are sent and compared.
+        let held = if position.last_epoch == Epoch::default() { Seq::NONE } else { last };
+        line.advance(held, log.last_seq(), now);
         if line.acked == log.last_seq() {
             line.last_error = None;
         }

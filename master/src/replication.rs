@@ -26,7 +26,7 @@ use log::{debug, info, warn};
 
 use crate::concern::Concern;
 use crate::health::{Status, Thresholds};
-use crate::lines::{Call, Line, LineId, Lines, Verdict};
+use crate::lines::{Call, Found, Line, LineId, Lines, Verdict};
 use crate::waiters::{Place, Standing, Waiters};
 
 /// After the first failure of a write, how long the other secondaries may take to report before
@@ -140,10 +140,10 @@ impl Replication {
     }
 
     /// Begins a reign over a log that was recovered. `couriers` are the threads that call when no
-    /// request does, and `answered` says who took part in the recovery: one per secondary.
-    pub fn begin_reign(&self, epoch: Epoch, log: Log, couriers: Vec<Thread>, answered: &[bool]) {
+    /// request does, and `found` says who took part in the recovery: one per secondary.
+    pub fn begin_reign(&self, epoch: Epoch, log: Log, couriers: Vec<Thread>, found: &[Found]) {
         let mut state = self.lock();
-        state.lines.begin_reign(epoch, log.last_seq(), answered);
+        state.lines.begin_reign(epoch, log.last_seq(), found);
         state.log = log;
         state.waiters.set_couriers(couriers);
         state.recovering = false;
@@ -345,7 +345,10 @@ impl Replication {
         }
         let named = |status| stored.acks.iter().find(|ack| ack.ack == status).cloned();
         let mut failed = named("failed").or_else(|| named("pending")).expect("some ack is missing");
-        if failed.detail.is_none() {
+        if lines.fenced_by().is_some() {
+            let over = "fenced: another master reigns, which may not have the entry";
+            failed.detail = Some(over.to_string());
+        } else if failed.detail.is_none() {
             let waited = match concern {
                 Concern::AllOrFail => self.options.ack_timeout,
                 Concern::Nodes { timeout, .. } => timeout.unwrap_or_default(),
@@ -399,13 +402,14 @@ impl State {
 
     /// The entry's place, and whether it was there before.
     fn append(&mut self, draft: &Draft, now: Instant) -> Result<(Seq, bool), Written> {
-        if let Some(read_only) = self.read_only() {
-            return Err(Written::ReadOnly(read_only));
-        }
+        // A known key first: it tells truly that the message is stored, whatever can be now.
         match draft.key.as_deref().and_then(|key| self.log.find_key(key)) {
             Some(seq) if self.log.json(seq) == draft.message.json().as_bytes() => Ok((seq, true)),
             Some(seq) => Err(Written::KeyReused(seq)),
             None => {
+                if let Some(read_only) = self.read_only() {
+                    return Err(Written::ReadOnly(read_only));
+                }
                 let seq = self.log.append(self.lines.epoch(), draft);
                 self.lines.appended(seq, now);
                 Ok((seq, false))

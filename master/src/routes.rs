@@ -181,7 +181,10 @@ fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> Replic
         }
         Concern::Nodes { w, timeout } => {
             let (held, ms) = (acked_by.len() + 1, timeout.unwrap_or_default().as_millis());
-            let detail = format!("{held} of {w} nodes hold the entry after {ms} ms");
+            let mut detail = format!("{held} of {w} nodes hold the entry after {ms} ms");
+            if let Some(over) = failed.detail.filter(|detail| detail.starts_with("fenced")) {
+                detail = over;
+            }
             (format!("Write concern w={w} not satisfied"), detail, Some(acked_by))
         }
     };

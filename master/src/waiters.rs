@@ -34,7 +34,8 @@ struct Waiter<T> {
 pub enum Standing {
     /// As many nodes as it asked for hold the entry.
     Satisfied,
-    /// Some secondary failed, and each of the others has acknowledged or failed too.
+    /// Some secondary failed, and each of the others has acknowledged or failed too; or the
+    /// master's reign is over.
     Failed,
     /// Some secondary failed at this instant, and of others nothing is known yet.
     Failing(Instant),
@@ -168,7 +169,8 @@ impl<T: Clone> Waiters<T> {
         }
         // Beyond what anyone has acknowledged nothing is decided, unless something has failed.
         let most = lines.iter().map(Line::acked_seq).max().unwrap_or_default();
-        let end = if self.failing { Seq(u64::MAX) } else { most.next() };
+        let all = self.failing || lines.fenced_by().is_some();
+        let end = if all { Seq(u64::MAX) } else { most.next() };
         for (place, waiter) in self.by_place.range_mut(..Place::before(end)) {
             if !waiter.woken && waiter.standing(place.seq, lines) != Standing::Pending {
                 waiter.woken = true;
@@ -219,6 +221,8 @@ impl<T> Waiter<T> {
         let settled = |(id, line): (LineId, &Line)| line.acked_seq() >= seq || self.has_failed(id);
         match self.failed_at {
             _ if lines.acks(seq) >= self.concern.acks_needed(lines.count()) => Standing::Satisfied,
+            // Nobody will acknowledge anything to this master any more.
+            _ if lines.fenced_by().is_some() => Standing::Failed,
             None => Standing::Pending,
             Some(_) if lines.iter().enumerate().all(settled) => Standing::Failed,
             Some(at) => Standing::Failing(at),
@@ -235,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::health::Thresholds;
-    use crate::lines::{Call, SPACING, Verdict};
+    use crate::lines::{Call, Found, SPACING, Verdict};
 
     /// The thread that calls when no request does.
     const COURIER: u64 = 100;
@@ -252,7 +256,7 @@ mod tests {
         fn new() -> World {
             let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
             let mut lines = Lines::new(&["http://a".into()], thresholds);
-            lines.begin_reign(Epoch(1), Seq::NONE, &[true]);
+            lines.begin_reign(Epoch(1), Seq::NONE, &[Found::Ours]);
             let (log, mut waiters, now) = (Log::new(9), Waiters::default(), Instant::now());
             waiters.set_couriers(vec![COURIER]);
             let mut world = World { log, lines, waiters, now };

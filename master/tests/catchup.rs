@@ -134,7 +134,7 @@ fn posts_to_a_frozen_secondary_end_with_the_timeout_and_arrive_when_it_goes_on()
         for _ in 0..2 {
             let answer = cluster.master.post_message(&message);
             assert_eq!(answer.status, 502, "{}", answer.text());
-            assert!(answer.took < timeout + Duration::from_millis(900), "{:?}", answer.took);
+            assert!(answer.took < timeout + Duration::from_secs(2), "{:?}", answer.took);
         }
         message
     });

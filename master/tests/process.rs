@@ -6,7 +6,6 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::cluster::Cluster;
 use support::node::{Node, Port, Role, Settings};
 
 const BOTH: [Role; 2] = [Role::Master, Role::Secondary];
@@ -119,8 +118,8 @@ fn flags_and_environment_mean_the_same_and_the_flag_wins() {
 #[test]
 fn secondaries_are_tolerant_of_blanks_and_slashes() {
     // Goal: the list is trimmed; its URLs are shown and used without a slash at the end.
-    let cluster = Cluster::start(&[&[], &[]], &[]);
-    let urls = [cluster.secondaries[0].url(), cluster.secondaries[1].url()];
+    let secondaries = [Node::secondary(&[]), Node::secondary(&[])];
+    let urls = [secondaries[0].url(), secondaries[1].url()];
     let list = format!(" {}/ , ,{}// ,", urls[0], urls[1]);
     let master = Node::master(&[&list], &[]);
     assert_eq!(master.health()["secondaries"], json!(urls));

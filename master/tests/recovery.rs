@@ -171,3 +171,57 @@ fn every_node_reads_in_part_and_what_is_committed() {
         assert_eq!(node.get("/ready").status, 200);
     }
 }
+
+#[test]
+fn a_second_master_under_load_has_everything_that_was_acknowledged() {
+    // Goal: it fences the first one before it looks at the logs, so no later 201 is left out.
+    let cluster = Cluster::start(&[&[], &[]], PATIENT);
+    let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let (acknowledged, second) = thread::scope(|scope| {
+        let writer = || {
+            let (mut connection, mut acknowledged) = (cluster.master.connect(), Vec::new());
+            loop {
+                let message = unique("m");
+                let answer = connection.post_message_briefly(&message);
+                match answer.status {
+                    201 => acknowledged.push((answer.seq(), message)),
+                    502 | 503 => return acknowledged,
+                    status => panic!("{status}: {}", answer.text()),
+                }
+            }
+        };
+        let writers: Vec<_> = (0..4).map(|_| scope.spawn(writer)).collect();
+        wait_until("some entries", SOON, || {
+            let count = cluster.master.health()["count"].as_u64().unwrap_or_default();
+            if count > 100 { Ok(()) } else { Err(count) }
+        });
+        let second = Node::master(&urls, PATIENT);
+        let joined = writers.into_iter().flat_map(|w| w.join().expect("a writer failed"));
+        (joined.collect::<Vec<_>>(), second)
+    });
+    let answer = second.post_message("after");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let log = second.log();
+    for (seq, message) in acknowledged {
+        assert_eq!(log.get(seq - 1), Some(&message), "entry {seq}");
+    }
+}
+
+#[test]
+fn keyed_messages_are_caught_up_too() {
+    // Goal: keys are part of a call's size; many short messages with long keys still fit.
+    let mut cluster = Cluster::start(&[&[], &[]], PATIENT);
+    cluster.secondaries[1].kill();
+    support::at_once(8, |client| {
+        let mut connection = cluster.master.connect();
+        for number in 0..1500 {
+            let key = format!("Idempotency-Key: {client}-{number}-{}", "k".repeat(200));
+            let headers = [key.as_str(), "Prefer: return=minimal"];
+            let answer = connection.try_send("POST", "/messages", &headers, r#"{"msg":"","w":2}"#);
+            assert_eq!(answer.expect("an answer").status, 201);
+        }
+    });
+    cluster.secondaries[1].restart();
+    assert_eq!(cluster.wait_until_equal(SOON).0.len(), 12_000);
+}

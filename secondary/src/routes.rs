@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use common::entries::Seq;
+use common::entries::{Epoch, Seq};
 use common::http::{Handler, Reply, Request, Response};
 use common::reading;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
@@ -82,8 +82,10 @@ impl Routes {
 
     fn heartbeat(&self, body: &[u8]) -> Response {
         match wire::read_object::<Heartbeat>(body) {
-            Ok(heartbeat) => Response::json(200, &self.replica.hear(heartbeat)),
-            Err(_) => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+            Ok(heartbeat) if heartbeat.epoch <= Epoch::MOST => {
+                Response::json(200, &self.replica.hear(heartbeat))
+            }
+            _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
         }
     }
 

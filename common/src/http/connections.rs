@@ -89,6 +89,9 @@ pub(super) struct Swept<T> {
     pub(super) left_over: Vec<T>,
 }
 
+/// How often each connection had changed at some moment.
+pub(super) type Marks = HashMap<SocketAddr, u64>;
+
 /// All connections that have been heard of or seen. `T` is a request.
 #[derive(Debug)]
 pub(super) struct Connections<T> {
@@ -153,10 +156,17 @@ impl<T> Connections<T> {
         std::mem::take(&mut connection.waiting)
     }
 
+    /// To be taken before the connections are looked at, and given to the sweep after it: what was
+    /// read of a connection that has changed in between says nothing.
+    pub(super) fn marks(&self) -> Marks {
+        self.by_peer.iter().map(|(peer, connection)| (*peer, connection.changes)).collect()
+    }
+
     /// Compares with the connections that are open now, and with those that were closed and whose
     /// sockets are still held.
     pub(super) fn sweep(
         &mut self,
+        marks: &Marks,
         open: &[Seen],
         held: &HashSet<SocketAddr>,
         now: Instant,
@@ -165,7 +175,10 @@ impl<T> Connections<T> {
         let known = self.by_peer.len();
         let mut overdue = Vec::new();
         for seen in open {
-            if self.entry(seen.peer, now).is_overdue(seen.bytes_read, now, allowed) {
+            let connection = self.entry(seen.peer, now);
+            let mark = marks.get(&seen.peer).copied().unwrap_or(0);
+            let read = seen.bytes_read.filter(|_| mark == connection.changes);
+            if connection.is_overdue(read, now, allowed) {
                 overdue.push(seen.peer);
             }
         }
@@ -249,7 +262,7 @@ mod tests {
 
     /// The ports of the connections that are overdue.
     fn sweep<T>(all: &mut Connections<T>, open: &[Seen], now: Instant) -> Vec<u16> {
-        let swept = all.sweep(open, &HashSet::new(), now, ALLOWED);
+        let swept = all.sweep(&all.marks(), open, &HashSet::new(), now, ALLOWED);
         let mut ports: Vec<u16> = swept.overdue.iter().map(SocketAddr::port).collect();
         ports.sort();
         ports
@@ -285,10 +298,10 @@ mod tests {
         let (mut all, now) = (Connections::new(), Instant::now());
         all.distrust(peer(1), now);
         let held = HashSet::from([peer(1)]);
-        all.sweep(&[], &held, now, ALLOWED);
+        all.sweep(&all.marks(), &[], &held, now, ALLOWED);
         assert_eq!(all.arrive(peer(1), "smuggled", now), Arrival::Refused("smuggled"));
         all.keep(peer(1), "smuggled", now);
-        let swept = all.sweep(&[], &HashSet::new(), now, ALLOWED);
+        let swept = all.sweep(&all.marks(), &[], &HashSet::new(), now, ALLOWED);
         assert_eq!(swept.left_over, ["smuggled"]);
         assert_eq!(all.arrive(peer(1), "of another one", now), handle("of another one", true));
     }
@@ -328,11 +341,25 @@ mod tests {
     fn beyond_the_limit_the_longest_idle_go_first_and_closed_ones_are_forgotten() {
         let (mut all, start) = (Connections::<()>::new(), Instant::now());
         let later = start + Duration::from_secs(1);
-        assert_eq!(all.sweep(&[seen(1, 0)], &HashSet::new(), start, ALLOWED).new, 1);
+        assert_eq!(all.sweep(&all.marks(), &[seen(1, 0)], &HashSet::new(), start, ALLOWED).new, 1);
         let one = Allowed { most: 1, ..ALLOWED };
-        let swept = all.sweep(&[seen(1, 0), seen(2, 0)], &HashSet::new(), later, one);
+        let swept = all.sweep(&all.marks(), &[seen(1, 0), seen(2, 0)], &HashSet::new(), later, one);
         assert_eq!((swept.overdue, swept.new), (vec![peer(1)], 1));
         sweep(&mut all, &[], later);
         assert_eq!(all.by_peer.len(), 0);
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_says_nothing_about_what_came_after() {
+        let (mut all, now) = (Connections::new(), Instant::now());
+        all.arrive(peer(1), "large", now);
+        all.enter(peer(1), Phase::Reading, now);
+        let marks = all.marks();
+        all.answered(peer(1), now);
+        // Seen in the middle of the body, compared after its end.
+        let early = all.sweep(&marks, &[seen(1, 100)], &HashSet::new(), now, ALLOWED);
+        assert!(early.overdue.is_empty());
+        assert_eq!(sweep(&mut all, &[seen(1, 900_000)], now), [0; 0]);
+        assert_eq!(sweep(&mut all, &[seen(1, 1_000_000)], now), [1]);
     }
 }

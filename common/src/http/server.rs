@@ -287,6 +287,7 @@ impl Core {
             let recent = closed.iter().filter(|one| one.at.elapsed() < STUCK_AFTER);
             recent.map(|one| one.peer).collect()
         };
+        let marks = self.connections().marks();
         let Ok(open) = door::connections_to(self.address.port()) else { return };
         let seen: Vec<_> = open.iter().map(|found| found.seen).collect();
         let allowed = Allowed {
@@ -294,7 +295,7 @@ impl Core {
             body_bytes: self.limits.max_body_bytes as u64,
             most: max_connections(),
         };
-        let swept = self.connections().sweep(&seen, &held, Instant::now(), allowed);
+        let swept = self.connections().sweep(&marks, &seen, &held, Instant::now(), allowed);
         swept.left_over.into_iter().for_each(dispose);
         // Each connection is worth a nudge, also one that has not said anything.
         (0..swept.new).for_each(|_| self.nudge());

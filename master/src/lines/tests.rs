@@ -22,7 +22,7 @@ impl Script {
     fn new() -> Script {
         let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
         let mut lines = Lines::new(&["http://a".to_string()], thresholds);
-        lines.begin_reign(REIGN, Seq::NONE, &[false]);
+        lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing]);
         Script { lines, log: Log::new(9), now: Instant::now(), calls: Vec::new() }
     }
 
