@@ -7,7 +7,8 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Response, Uri};
@@ -23,6 +24,9 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 
 /// Kept connections are given up before the other side does so.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+
+/// How long making a connection may take. A lost packet is sent again after a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a call is made again after a kept connection turned out to be closed.
 const RETRIES: usize = 2;
@@ -55,7 +59,8 @@ impl std::error::Error for CallError {}
 #[derive(Debug)]
 pub struct Client {
     base: String,
-    agent: Agent,
+    /// The kept connections. Replaced when they are broken off.
+    agent: Mutex<Agent>,
     addresses: Arc<Addresses>,
     timeout: Duration,
 }
@@ -64,24 +69,27 @@ impl Client {
     /// For the node at this base URL (`http://host:port`, no slash at the end). Each call,
     /// connecting and reading included, is bounded by `timeout`.
     pub fn new(base: &str, timeout: Duration) -> Client {
-        let config = Agent::config_builder()
-            .timeout_global(Some(timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent("replicated-log")
-            .accept("")
-            .max_idle_connections(MAX_IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
-            .max_idle_age(MAX_IDLE_AGE)
-            .input_buffer_size(8 * 1024)
-            .output_buffer_size(16 * 1024)
-            .build();
         let addresses = Arc::new(Addresses::default());
-        let resolver = SharedAddresses(Arc::clone(&addresses));
-        let agent = Agent::with_parts(config, DefaultConnector::new(), resolver);
+        let agent = Mutex::new(new_agent(timeout, &addresses));
         Client { base: base.to_string(), agent, addresses, timeout }
+    }
+
+    /// Ends all connections: they may lead nowhere. Calls that are waiting on them are made again
+    /// at once, on new ones, within the time that they have left.
+    pub fn reconnect(&self) {
+        self.addresses.forget();
+        let fresh = new_agent(self.timeout, &self.addresses);
+        let old = mem::replace(&mut *self.lock_agent(), fresh);
+        old.shutdown();
+    }
+
+    fn agent(&self) -> Agent {
+        self.lock_agent().clone()
+    }
+
+    fn lock_agent(&self) -> MutexGuard<'_, Agent> {
+        // It is replaced whole.
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The base URL of the node.
@@ -95,7 +103,7 @@ impl Client {
     /// When there is no complete answer in time.
     pub fn post(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
         self.call(|left| {
-            let request = self.agent.post(format!("{}{path}", self.base));
+            let request = self.agent().post(format!("{}{path}", self.base));
             let request = request.header("Content-Type", "application/json");
             match left {
                 None => request.send(body),
@@ -110,7 +118,7 @@ impl Client {
     /// When there is no complete answer in time.
     pub fn get(&self, path: &str) -> Result<Answer, CallError> {
         self.call(|left| {
-            let request = self.agent.get(format!("{}{path}", self.base));
+            let request = self.agent().get(format!("{}{path}", self.base));
             match left {
                 None => request.call(),
                 Some(left) => request.config().timeout_global(Some(left)).build().call(),
@@ -140,6 +148,26 @@ impl Client {
     }
 }
 
+fn new_agent(timeout: Duration, addresses: &Arc<Addresses>) -> Agent {
+    let config = Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent("replicated-log")
+        .accept("")
+        .max_idle_connections(MAX_IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+        .max_idle_age(MAX_IDLE_AGE)
+        .input_buffer_size(8 * 1024)
+        .output_buffer_size(16 * 1024)
+        .build();
+    let resolver = SharedAddresses(Arc::clone(addresses));
+    Agent::with_parts(config, DefaultConnector::new(), resolver)
+}
+
 fn read(response: Response<Body>) -> Result<Answer, Error> {
     let status = response.status().as_u16();
     let body = response.into_body().into_with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
@@ -156,6 +184,9 @@ fn is_closed_connection(error: &Error) -> bool {
 fn reason(error: &Error, timeout: Duration) -> String {
     match error {
         Error::Timeout(Timeout::Resolve) => "its name did not resolve in time".into(),
+        Error::Timeout(Timeout::Connect) if timeout > CONNECT_TIMEOUT => {
+            format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())
+        }
         Error::Timeout(_) => format!("no answer within {} ms", timeout.as_millis()),
         Error::HostNotFound => "its name does not resolve".into(),
         Error::Io(error) => match error.kind() {

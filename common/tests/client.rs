@@ -140,6 +140,34 @@ fn a_call_that_is_made_again_has_the_rest_of_the_time() {
     assert_eq!(peer.accepted(), 2);
 }
 
+/// Goal: a call that waits on a connection which leads nowhere is made again on a new one when the
+/// peer is known to be back, and so are the calls after it.
+#[test]
+fn calls_on_connections_that_lead_nowhere_are_made_again_on_new_ones() {
+    let peer = Peer::start(|number, mut connection| {
+        while connection.request().is_some() {
+            if number == 0 {
+                connection.hold();
+            }
+            connection.send(OK);
+        }
+    });
+    let client = Client::new(&peer.url(), DEADLINE);
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let call = scope.spawn(|| client.post("/replicate", b"{}"));
+        while peer.requests() == 0 && start.elapsed() < DEADLINE {
+            thread::sleep(Duration::from_millis(1));
+        }
+        client.reconnect();
+        let answer = call.join().unwrap().expect("it must be made again");
+        assert_eq!(answer.status, 200);
+        assert!(start.elapsed() < DEADLINE / 2, "after {:?}", start.elapsed());
+    });
+    client.post("/replicate", b"{}").expect("it goes on");
+    assert_eq!(peer.accepted(), 2, "with the new connection");
+}
+
 /// Goal: an answer is an answer, whatever its status and whatever its body.
 #[test]
 fn answers_of_every_status_and_with_any_body_are_answers() {

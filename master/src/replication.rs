@@ -15,6 +15,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
@@ -249,7 +250,9 @@ impl Replication {
     fn make(&self, call: &Call) {
         let client = &self.clients[call.line];
         let start = Instant::now();
-        let verdict = Verdict::of(client.post("/replicate", &call.body));
+        // A line whose call is never settled would be stopped for good.
+        let posted = catch_unwind(AssertUnwindSafe(|| client.post("/replicate", &call.body)));
+        let verdict = posted.map_or_else(|_| Verdict::Failed("panicked".into()), Verdict::of);
         let now = Instant::now();
         debug!(
             "called secondary={} first_seq={} last_seq={} verdict={verdict:?} duration_us={}",
@@ -302,7 +305,8 @@ impl Replication {
         let mut state = self.lock();
         let State { log, lines, .. } = &mut *state;
         let was_failing = lines.last_error(line);
-        match lines.beat(line, said.is_ok()) {
+        let changed = lines.beat(line, said.is_ok());
+        match changed {
             None => {}
             Some(Status::Healthy) => info!("became healthy secondary={secondary}"),
             Some(status) => warn!("became {status:?} secondary={secondary}"),
@@ -317,6 +321,10 @@ impl Replication {
         }
         self.log_change(lines, line, was_failing);
         wake(state);
+        if changed == Some(Status::Healthy) {
+            // Calls from before may hang on connections that lead nowhere.
+            self.clients[line].reconnect();
+        }
     }
 
     /// A failure that repeats is logged when it begins and when it ends.

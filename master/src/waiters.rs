@@ -25,8 +25,8 @@ struct Waiter<T> {
     woken: bool,
     /// Its thread is making a call.
     calling: bool,
-    /// It will look by itself when the next call may start.
-    timed: bool,
+    /// It will look by itself at this instant, when the next call may start.
+    timed: Option<Instant>,
 }
 
 /// What a waiting request learns.
@@ -102,7 +102,7 @@ impl<T: Clone> Waiters<T> {
     pub fn add(&mut self, seq: Seq, concern: Concern, thread: T, lines: &Lines) -> Place {
         let since_call = lines.last_number();
         let (failures, failed_at) = (Vec::new(), None);
-        let (woken, calling, timed) = (false, false, false);
+        let (woken, calling, timed) = (false, false, None);
         let waiter =
             Waiter { thread, concern, since_call, failures, failed_at, woken, calling, timed };
         self.last_ticket += 1;
@@ -119,7 +119,7 @@ impl<T: Clone> Waiters<T> {
     /// How it stands for a request. It is looking now, so it can be woken again.
     pub fn look(&mut self, place: Place, lines: &Lines) -> Standing {
         let waiter = self.by_place.get_mut(&place).expect("a request that looks is waiting");
-        (waiter.woken, waiter.calling, waiter.timed) = (false, false, false);
+        (waiter.woken, waiter.calling, waiter.timed) = (false, false, None);
         waiter.standing(place.seq, lines)
     }
 
@@ -157,7 +157,7 @@ impl<T: Clone> Waiters<T> {
             lines.next_claim_at(line, place.seq, waiter.is_urgent())
         });
         let due = due.min()?;
-        self.by_place.get_mut(&place)?.timed = true;
+        self.by_place.get_mut(&place)?.timed = Some(due);
         Some(due)
     }
 
@@ -186,7 +186,7 @@ impl<T: Clone> Waiters<T> {
             let urgent = waiter.is_urgent();
             let ready = lines.is_claimable(line, place.seq, urgent, now);
             let due = lines.next_claim_at(line, place.seq, urgent);
-            let unattended = !waiter.timed && due.is_some();
+            let unattended = due.is_some_and(|due| waiter.timed.is_none_or(|at| at > due));
             if waiter.woken || !(ready || unattended) {
                 return None;
             }
@@ -199,11 +199,18 @@ impl<T: Clone> Waiters<T> {
         (ready && !std::mem::replace(&mut courier.woken, true)).then(|| courier.thread.clone())
     }
 
-    /// The first request that lacks something of this line and is able to make a call.
+    /// The first request that lacks something of this line and is able to make a call; during the
+    /// pause after a failure the first one that does not wait it out, if there is one.
     fn next_caller(&self, line: LineId, lines: &Lines) -> Option<(Place, &Waiter<T>)> {
         let lacking = self.by_place.range(Place::before(lines.covered(line).next())..);
         let mut able = lacking.filter(|(_, w)| !w.calling && !w.has_failed(line));
-        able.next().map(|(place, waiter)| (*place, waiter))
+        let first = able.next()?;
+        let hurried = match lines.is_paused(line) && !first.1.is_urgent() {
+            true => able.find(|(_, waiter)| waiter.is_urgent()),
+            false => None,
+        };
+        let (place, waiter) = hurried.unwrap_or(first);
+        Some((*place, waiter))
     }
 }
 
@@ -395,5 +402,40 @@ mod tests {
         assert!(world.waiters.courier_looks(0, &world.lines));
         world.post();
         assert!(!world.waiters.courier_looks(0, &world.lines), "a request is going to call");
+    }
+
+    #[test]
+    fn in_the_pause_after_a_failure_one_who_fails_fast_calls_before_one_who_waits() {
+        let mut world = World::new();
+        let patient = world.post_with(Concern::Nodes { w: 2, timeout: None });
+        let call = world.claim(1);
+        world.settle(&call, failed());
+        world.look(patient);
+        assert!(world.waiters.set_timer(patient, &world.lines) > Some(world.now));
+        let fast = world.post();
+        assert_eq!(world.waiters.set_timer(patient, &world.lines), None, "not its turn any more");
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [2], "at once");
+        world.waiters.remove(fast);
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [0; 0], "it has a timer");
+    }
+
+    #[test]
+    fn a_timer_that_would_go_off_too_late_is_replaced() {
+        let mut world = World::new();
+        let patient = world.post_with(Concern::Nodes { w: 2, timeout: None });
+        let call = world.claim(1);
+        world.settle(&call, failed());
+        world.look(patient);
+        let late = world.waiters.set_timer(patient, &world.lines).expect("the pause ends");
+        let second = world.claim(1);
+        world.post();
+        world.lines.beat(0, false);
+        world.lines.beat(0, false);
+        world.lines.beat(0, true);
+        assert!(late > world.now + SPACING, "the pause is longer than the spacing");
+        assert_eq!(second.last, Seq(1));
+        let due = world.lines.next_claim_at(0, Seq(2), false);
+        assert_eq!(due, Some(world.now + SPACING));
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [2], "it minds the timer");
     }
 }

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
 use support::cluster::{Cluster, assert_each_once};
+use support::node::Node;
+use support::relay::Relay;
 use support::{SOON, at_once, unique, wait_until};
 
 /// How soon after the return of a secondary all logs must be equal.
@@ -220,4 +223,35 @@ fn thousands_of_missed_messages_arrive_in_batches() {
     let calls = printed.iter().filter(|line| line.contains("] accepted ")).count();
     // 2.5 MB in calls of 1 MiB, and the first one carries a single entry.
     assert!((3..=20).contains(&calls), "{calls} calls: {printed:?}");
+}
+
+#[test]
+fn a_connection_that_leads_nowhere_holds_nothing_up_once_the_secondary_is_heard_of() {
+    // Goal: everything sent to a secondary vanishes for a while, without an error. What was posted
+    // meanwhile arrives as soon as it is back, long before the call that vanished times out.
+    let secondary = Node::secondary(&[]);
+    let relay = Relay::to(secondary.addr());
+    let settings = [("HEARTBEAT_MS", "50"), ("SUSPECTED_AFTER", "1"), ("ACK_TIMEOUT_MS", "60000")];
+    let master = Node::master(&[&relay.url()], &settings);
+    assert_eq!(master.post_message("before").status, 201);
+    relay.cut();
+    for message in ["a", "b", "c"] {
+        let body = json!({ "msg": message, "w": 1 }).to_string();
+        let answer = master.send("POST", "/messages", &body);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    wait_until(
+        "missed",
+        SOON,
+        || match &master.health()["secondary_statuses"][relay.url()]["status"] {
+            status if status == "Healthy" => Err(status.to_string()),
+            _ => Ok(()),
+        },
+    );
+    assert_eq!(secondary.log(), ["before"]);
+    relay.mend();
+    wait_until("level", LEVEL_WITHIN, || match secondary.log() {
+        log if log == ["before", "a", "b", "c"] => Ok(()),
+        log => Err(log.join(" ")),
+    });
 }

@@ -6,12 +6,13 @@ mod support;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::cluster::Cluster;
-use support::fake::{self, Fake, Received, healthy};
+use support::fake::{self, Fake, Received, healthy, respond};
 use support::http::Answer;
 use support::node::{Node, Port};
 use support::{SOON, wait_until};
@@ -230,6 +231,34 @@ fn a_post_that_comes_later_does_not_wait_for_two_timeouts() {
         assert_eq!(answer.status, 502, "{}", answer.text());
         assert!(answer.took < timeout + SLACK, "{:?}: {}", answer.took, answer.text());
     }
+}
+
+#[test]
+fn a_call_that_fails_fails_those_it_was_made_for_and_nobody_else() {
+    // Goal: the secondary swallows the first call and is well after it. The POST whose call that
+    // was gets a 502; one that came while it was out goes on, and is acknowledged.
+    let swallowed = AtomicBool::new(false);
+    let fake = Fake::start(move |request, stream| match request.is_replicate() {
+        false => healthy(request, 0, stream),
+        true if swallowed.swap(true, SeqCst) => {
+            respond(stream, 200, &fake::ack(&request.json(), "a").to_string())
+        }
+        true => Ok(()),
+    });
+    let timeout = Duration::from_millis(2400);
+    let master = Node::master(&[&fake.url()], &[("ACK_TIMEOUT_MS", "2400")]);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| master.post_message("m1").status);
+        wait_until("half of the timeout over", SOON, || {
+            let waited = start.elapsed();
+            let calls = fake.received().iter().filter(|request| request.is_replicate()).count();
+            if calls == 1 && waited >= timeout / 2 { Ok(()) } else { Err(format!("{waited:?}")) }
+        });
+        let second = master.post_message("m2");
+        assert_eq!(first.join().unwrap(), 502);
+        assert_eq!(second.status, 201, "{}", second.text());
+    });
 }
 
 #[test]

@@ -15,8 +15,9 @@ use support::{SOON, at_once, wait_until};
 #[test]
 fn an_original_secondary_behind_our_master_is_served() {
     // Goal: it knows no places and no batches. It gets one entry per call, in the master's order,
-    // also when eight clients write at once and beside a secondary of ours.
-    let (fake, log) = original();
+    // also when eight clients write at once, a later call would overtake an earlier one, and
+    // beside a secondary of ours.
+    let (fake, log) = original(&[25, 0, 0]);
     let ours = Node::secondary(&[]);
     let master = Node::master(&[&fake.url(), &ours.url()], &[("HEARTBEAT_MS", "20")]);
     for message in ["first", "", "third"] {
@@ -42,7 +43,7 @@ fn an_original_secondary_behind_our_master_is_served() {
 #[test]
 fn an_original_that_is_well_is_not_held_to_be_away() {
     // Goal: it answers 404 to a heartbeat of ours, which it has never heard of, and is well.
-    let (fake, _) = original();
+    let (fake, _) = original(&[0]);
     let settings = [("HEARTBEAT_MS", "10"), ("SUSPECTED_AFTER", "1"), ("UNHEALTHY_AFTER", "2")];
     let master = Node::master(&[&fake.url()], &settings);
     wait_until("asked how it is", SOON, || {

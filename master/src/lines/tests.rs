@@ -7,6 +7,7 @@
 //! that respects the pause after a failure; `wait 5` lets 5 ms go by. The right column is what came of it.
 
 use super::*;
+use common::client::Answer;
 use common::entries::Message;
 
 const REIGN: Epoch = Epoch(7);
@@ -198,6 +199,25 @@ fn entries_behind_a_failed_call_are_sent_again_from_what_is_acknowledged() {
          gap 1 0  => acked 0
          claim 2  => call 1..2
          ok 1 2   => acked 2",
+    );
+}
+
+#[test]
+fn what_a_call_lost_on_the_way_carried_is_sent_again_before_that_call_is_over() {
+    play(
+        "beat 1 0 => acked 0
+         append 1 => last 1
+         claim 1  => call 1..1
+         append 1 => last 2
+         wait 5   => later
+         claim 2  => call 2..2
+         newest_first => swapped
+         gap 1 0  => acked 0
+         claim 2  => call 1..2
+         newest_first => swapped
+         ok 1 2   => acked 2
+         fail     => failed 1..1: no answer
+         claim 2  => not now",
     );
 }
 

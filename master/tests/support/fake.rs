@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -162,11 +162,16 @@ pub fn ack(call: &Value, instance: &str) -> Value {
 }
 
 /// A secondary in the original's form: it knows no places, one entry a call, and appends whatever
-/// it gets.
-pub fn original() -> (Fake, Arc<Mutex<Vec<String>>>) {
+/// it gets. Its calls take these delays in turn, in milliseconds, before they append.
+pub fn original(delays: &'static [u64]) -> (Fake, Arc<Mutex<Vec<String>>>) {
     let log: Arc<Mutex<Vec<String>>> = Arc::default();
     let theirs = Arc::clone(&log);
+    let calls = AtomicUsize::new(0);
     let fake = Fake::start(move |request, stream| {
+        if request.is_replicate() {
+            let delay = delays[calls.fetch_add(1, SeqCst) % delays.len()];
+            thread::sleep(Duration::from_millis(delay));
+        }
         let mut log = theirs.lock().unwrap_or_else(PoisonError::into_inner);
         if !request.is_replicate() {
             return healthy(request, log.len(), stream);

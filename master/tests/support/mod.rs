@@ -1,6 +1,6 @@
 //! What the black-box tests share: real nodes as child processes ([`node`]), a cluster of them
-//! ([`cluster`]), a client that shows every byte ([`http`]), and secondaries that misbehave
-//! ([`fake`]).
+//! ([`cluster`]), a client that shows every byte ([`http`]), secondaries that misbehave
+//! ([`fake`]), and a wire that can be cut ([`relay`]).
 //!
 //! Nothing here has a fixed port or a fixed sleep: nodes pick their port and say which, and
 //! [`wait_until`] waits for a condition with a deadline.
@@ -16,6 +16,7 @@ pub mod http;
 pub mod node;
 pub mod output;
 pub mod port;
+pub mod relay;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

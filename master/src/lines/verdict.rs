@@ -1,0 +1,61 @@
+//! What a secondary's answer to a call means to its line.
+
+use common::client::{Answer, CallError};
+use common::wire::{Ack, Conflict, Position, Refusal};
+
+/// What a secondary's answer to a call means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds the entries, and says where it stands.
+    Acked(Position),
+    /// An original secondary holds the entry.
+    AckedByOriginal,
+    /// It lacks entries before the first.
+    Gap(Position),
+    /// It has heard of a greater epoch.
+    Stale(Position),
+    /// It did not take the entries, or nobody knows whether it did.
+    Failed(String),
+    /// It holds other entries.
+    Diverged(String),
+}
+
+impl Verdict {
+    /// Reads an answer, or the lack of one. Nothing that a peer may send goes further than this.
+    pub fn of(result: Result<Answer, CallError>) -> Verdict {
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => return Verdict::Failed(error.to_string()),
+        };
+        match answer.status {
+            200 => Verdict::of_200(&answer.body),
+            409 => match serde_json::from_slice::<Refusal>(&answer.body) {
+                Ok(Refusal { code: Conflict::Gap, position, .. }) => Verdict::Gap(position),
+                Ok(Refusal { code: Conflict::StaleEpoch, position, .. }) => {
+                    Verdict::Stale(position)
+                }
+                Ok(Refusal { code: Conflict::Diverged, error, .. }) => Verdict::Diverged(error),
+                Err(_) => Verdict::Failed(format!("answered 409: {}", beginning(&answer.body))),
+            },
+            status => Verdict::Failed(format!("answered {status}: {}", beginning(&answer.body))),
+        }
+    }
+
+    fn of_200(body: &[u8]) -> Verdict {
+        if let Ok(ack) = serde_json::from_slice::<Ack>(body) {
+            return Verdict::Acked(ack.position);
+        }
+        match serde_json::from_slice::<serde_json::Value>(body) {
+            Ok(json) if json["status"] == "ok" && json.get("seq").is_none() => {
+                Verdict::AckedByOriginal
+            }
+            Ok(_) => Verdict::Failed(format!("answered 200 without an ack: {}", beginning(body))),
+            Err(_) => Verdict::Failed(format!("answered 200 without JSON: {}", beginning(body))),
+        }
+    }
+}
+
+/// The beginning of a body that was not understood, fit for a log line and an answer.
+fn beginning(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(80)]).escape_debug().to_string()
+}
