@@ -93,7 +93,7 @@ impl Replicate {
 }
 
 /// `POST /heartbeat` to a secondary: how the master stands. The answer is a [`Position`].
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The reign of the master.
     pub epoch: Epoch,
@@ -101,6 +101,12 @@ pub struct Heartbeat {
     pub last_seq: Seq,
     /// The last entry that a quorum has held.
     pub committed_seq: Seq,
+    /// The epoch of that entry.
+    #[serde(default)]
+    pub committed_epoch: Epoch,
+    /// The secondary's log is not a prefix of the master's, as it said itself.
+    #[serde(default)]
+    pub diverged: bool,
 }
 
 /// Where a secondary stands; part of everything it tells a master.

@@ -40,7 +40,7 @@ pub fn start(replication: &Arc<Replication>, interval: Duration) -> io::Result<(
 
 fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval: Duration) {
     while let Some(replication) = replication.upgrade() {
-        let (number, heartbeat) = replication.heartbeat();
+        let (number, heartbeat) = replication.heartbeat(line);
         replication.observe(line, number, ask(client, &heartbeat));
         drop(replication);
         thread::sleep(interval);
@@ -52,7 +52,7 @@ fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval
 /// # Errors
 /// Why it did not answer, in words.
 pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Position>, String> {
-    let body = serde_json::to_vec(heartbeat).expect("a heartbeat is three numbers");
+    let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
     match (answer.status, serde_json::from_slice(&answer.body)) {
         (200, Ok(position)) => Ok(Some(position)),

@@ -111,7 +111,7 @@ fn ask_all(urls: &[&String], epoch: Epoch, deadline: Instant) -> Vec<Option<Opti
 fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Option<Option<Position>> {
     let left = deadline.saturating_duration_since(Instant::now());
     let client = Client::new(url, left.clamp(Duration::from_millis(1), HEARTBEAT_TIMEOUT));
-    let nothing = Heartbeat { epoch, last_seq: Seq::NONE, committed_seq: Seq::NONE };
+    let nothing = Heartbeat { epoch, ..Heartbeat::default() };
     loop {
         match ask(&client, &nothing) {
             Ok(position) => return Some(position),

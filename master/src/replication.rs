@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::entries::{Draft, Epoch, Log, Seq};
-use common::wire::{AckStatus, Position};
+use common::wire::{AckStatus, Heartbeat, Position};
 use log::{debug, info, warn};
 
 use crate::concern::Concern;
@@ -289,13 +289,19 @@ impl Replication {
         Ok(())
     }
 
-    /// A number for a heartbeat, and what it tells the secondary.
-    pub fn heartbeat(&self) -> (u64, common::wire::Heartbeat) {
+    /// A number for a heartbeat, and what it tells this secondary.
+    pub fn heartbeat(&self, line: LineId) -> (u64, Heartbeat) {
         let mut state = self.lock();
-        let State { lines, .. } = &mut *state;
-        let (epoch, last_seq) = (lines.epoch(), lines.last_seq());
+        let State { log, lines, .. } = &mut *state;
         let committed_seq = lines.committed_seq();
-        (lines.next_number(), common::wire::Heartbeat { epoch, last_seq, committed_seq })
+        let heartbeat = Heartbeat {
+            epoch: lines.epoch(),
+            last_seq: lines.last_seq(),
+            committed_seq,
+            committed_epoch: log.epoch_of(committed_seq),
+            diverged: lines.iter().nth(line).is_some_and(Line::diverged),
+        };
+        (lines.next_number(), heartbeat)
     }
 
     /// Takes note of what a secondary answered to the heartbeat of this number, or why it did not;
@@ -320,9 +326,10 @@ impl Replication {
             lines.note_error(line, error);
         }
         self.log_change(lines, line, was_failing);
+        let is_back = changed == Some(Status::Healthy) && lines.recognises_repeats(line);
         wake(state);
-        if changed == Some(Status::Healthy) {
-            // Calls from before may hang on connections that lead nowhere.
+        if is_back {
+            // Calls from before may hang on connections that lead nowhere; they are made again.
             self.clients[line].reconnect();
         }
     }

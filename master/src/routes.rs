@@ -140,8 +140,7 @@ impl Routes {
         let Ok(post) = wire::read_object::<PostMessage>(&request.body) else {
             return Err(Response::error(400, EXPECTED_MSG));
         };
-        let refuse =
-            |error: String| Response::json(400, &json!({ "error": error, "stored": false }));
+        let refuse = |error: String| Response::refused(400, &error);
         let nodes = self.replication.urls().len() + 1;
         let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
         let concern = Concern::parse(w, wtimeout, nodes, self.wtimeout).map_err(refuse)?;

@@ -26,7 +26,8 @@ fn messages_up_to_the_limit_are_replicated_and_larger_ones_refused() {
         }
         let too_large = json!({ "msg": "x".repeat(room + 1) }).to_string();
         let answer = cluster.master.send("POST", "/messages", &too_large);
-        let expected = format!(r#"{{"error":"The body is larger than {limit} bytes"}}"#);
+        let expected =
+            format!(r#"{{"error":"The body is larger than {limit} bytes","stored":false}}"#);
         assert_eq!(answer.seen(), (413, expected.as_str()));
         let logs = cluster.logs();
         assert_eq!(logs[0].iter().map(String::len).collect::<Vec<_>>(), sizes);
@@ -46,7 +47,7 @@ fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
         "POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{\"msg\":\"";
     connection.write(head.as_bytes()).unwrap();
     let answer = connection.read(false).unwrap();
-    let expected = r#"{"error":"The body is larger than 1048576 bytes"}"#;
+    let expected = r#"{"error":"The body is larger than 1048576 bytes","stored":false}"#;
     assert_eq!(answer.seen(), (413, expected));
     assert_eq!(master.get("/messages").seen(), (200, r#"{"messages":[]}"#));
     assert_eq!(master.post_message("next").status, 201);

@@ -142,6 +142,12 @@ fn a_copy_that_diverged_is_reported_and_not_overwritten() {
     let health = cluster.master.health();
     let status = &health["secondary_statuses"][diverged.url()];
     assert!(status["last_error"].as_str().is_some_and(|e| e.contains("diverged")), "{status}");
+    wait_until("told so", SOON, || match diverged.get("/ready") {
+        answer if answer.status == 503 && answer.text().contains("diverged") => Ok(()),
+        answer => Err(answer.text().to_string()),
+    });
+    let committed = diverged.get("/messages?committed=true").json();
+    assert_eq!(committed["messages"], json!(["m1"]), "not its own entry");
 }
 
 #[test]

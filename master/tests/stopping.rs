@@ -136,7 +136,7 @@ fn while_a_node_stops_new_requests_are_refused_with_503() {
             status => Err(status),
         });
         let refused = late.post_message("late");
-        assert_eq!(refused.seen(), (503, r#"{"error":"The node is stopping"}"#));
+        assert_eq!(refused.seen(), (503, r#"{"error":"The node is stopping","stored":false}"#));
         assert!(refused.header("Retry-After").is_some());
         let answer = post.join().unwrap();
         assert_eq!((answer.status, answer.messages()), (201, vec!["early".to_string()]));

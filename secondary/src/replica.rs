@@ -51,6 +51,10 @@ struct State {
     instance: String,
     /// What the master of that epoch said last.
     heartbeat: Option<Heartbeat>,
+    /// Up to here the copy is known to be a prefix of that master's log.
+    verified: Seq,
+    /// The last entry known to be held by a quorum. It stays so whoever reigns.
+    committed: Seq,
 }
 
 impl Replica {
@@ -58,7 +62,14 @@ impl Replica {
     pub fn new(most_keys: usize) -> Replica {
         let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
         let log = Log::new(most_keys);
-        let state = State { log, epoch: Epoch::default(), instance, heartbeat: None };
+        let state = State {
+            log,
+            epoch: Epoch::default(),
+            instance,
+            heartbeat: None,
+            verified: Seq::NONE,
+            committed: Seq::NONE,
+        };
         Replica { state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -66,15 +77,18 @@ impl Replica {
     /// short.
     pub fn read<T>(&self, read: impl FnOnce(&Log, Seq) -> T) -> T {
         let state = self.lock();
-        read(&state.log, state.committed())
+        read(&state.log, state.committed)
     }
 
     /// Takes note of how the master stands, and says how this copy does.
     pub fn hear(&self, heartbeat: Heartbeat) -> Position {
         let mut state = self.lock();
         if heartbeat.epoch >= state.epoch {
-            state.epoch = heartbeat.epoch;
+            state.enter(heartbeat.epoch);
             state.heartbeat = Some(heartbeat);
+            let committed = heartbeat.committed_seq;
+            let held = state.holds(committed, heartbeat.committed_epoch);
+            state.verify(if held { committed } else { Seq::NONE });
         }
         state.position()
     }
@@ -83,6 +97,9 @@ impl Replica {
     pub fn lag(&self) -> Option<String> {
         let state = self.lock();
         let (last, heard) = (state.log.last_seq(), state.heartbeat?);
+        if heard.diverged {
+            return Some("diverged: its log is not a prefix of the master's".into());
+        }
         (heard.last_seq > last)
             .then(|| format!("catching up: holds {last} of {} entries", heard.last_seq))
     }
@@ -174,9 +191,25 @@ impl State {
         }
     }
 
-    fn committed(&self) -> Seq {
+    /// A call or a heartbeat of this epoch's master, at least as great as any before.
+    fn enter(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
+        }
+    }
+
+    /// Whether this entry of the master's is held. Two entries at one place are the same when their
+    /// epochs are, and so is everything before them; epoch 0 names no entry.
+    fn holds(&self, seq: Seq, epoch: Epoch) -> bool {
+        let named = epoch > Epoch::default() && seq <= self.log.last_seq();
+        named && self.log.epoch_of(seq) == epoch
+    }
+
+    /// The copy is a prefix of the master's log up to here.
+    fn verify(&mut self, seq: Seq) {
+        self.verified = self.verified.max(seq);
         let told = self.heartbeat.map_or(Seq::NONE, |heartbeat| heartbeat.committed_seq);
-        told.min(self.log.last_seq())
+        self.committed = self.committed.max(told.min(self.verified));
     }
 
     /// Whether the entries before this call are missing and on their way. If the master believes
@@ -193,7 +226,7 @@ impl State {
             let error = format!("Epoch {theirs} is over: epoch {known} has begun");
             return Err(self.refuse(Conflict::StaleEpoch, error));
         }
-        self.epoch = call.master_epoch;
+        self.enter(call.master_epoch);
         let previous = call.first.previous();
         let last = self.log.last_seq();
         if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
@@ -205,6 +238,7 @@ impl State {
                     self.log_accepted(call, last.next());
                 }
                 let seq = call.last();
+                self.verify(seq);
                 let duplicate = accepted.new == 0 && !call.drafts.is_empty();
                 let idx = seq.previous().0;
                 Ok(Ack { status: "ok".into(), idx, seq, duplicate, position: self.position() })
@@ -316,5 +350,48 @@ mod tests {
         let missed = r#"{"epoch":5,"seq":2,"prev_epoch":5,"acked_seq":1,"msg":"b"}"#;
         assert_eq!(line(&replica, missed), "Gap 0");
         assert!(start.elapsed() < PREDECESSOR_TIMEOUT, "nothing was on its way");
+    }
+
+    /// What a read of committed entries shows after a master has said this.
+    fn committed_after(replica: &Replica, epoch: u64, committed: u64, of: u64) -> u64 {
+        replica.hear(Heartbeat {
+            epoch: Epoch(epoch),
+            last_seq: Seq(9),
+            committed_seq: Seq(committed),
+            committed_epoch: Epoch(of),
+            diverged: false,
+        });
+        replica.read(|_, committed| committed.0)
+    }
+
+    #[test]
+    fn committed_is_what_the_master_says_of_entries_that_are_known_to_be_its_own() {
+        let replica = Replica::new(9);
+        let send = |json: &str| line(&replica, json);
+        assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
+        assert_eq!(committed_after(&replica, 5, 2, 5), 2);
+        assert_eq!(committed_after(&replica, 5, 4, 5), 3, "no more than it holds");
+        assert_eq!(send(r#"{"epoch":5,"seq":4,"prev_epoch":5,"msg":"d"}"#), "ok 4 of 4");
+        assert_eq!(replica.read(|_, committed| committed.0), 4, "told before it arrived");
+        assert_eq!(send(r#"{"epoch":5,"seq":5,"prev_epoch":5,"msg":"e"}"#), "ok 5 of 5");
+        assert_eq!(committed_after(&replica, 4, 5, 5), 4, "the word of a former master");
+        // Another reign, in which another fifth entry was committed.
+        assert_eq!(committed_after(&replica, 6, 5, 6), 4);
+        assert_eq!(committed_after(&replica, 6, 7, 6), 4);
+        assert_eq!(send(r#"{"epoch":6,"seq":5,"prev_epoch":5,"msg":"x"}"#), "Diverged 5");
+        assert_eq!(replica.read(|_, committed| committed.0), 4);
+    }
+
+    #[test]
+    fn a_copy_is_ready_when_its_master_says_that_it_is_level_and_no_other() {
+        let replica = Replica::new(9);
+        let told = |last, diverged| {
+            let (epoch, last_seq) = (Epoch(5), Seq(last));
+            replica.hear(Heartbeat { epoch, last_seq, diverged, ..Heartbeat::default() });
+            replica.lag().unwrap_or_default()
+        };
+        assert_eq!(told(0, false), "");
+        assert_eq!(told(2, false), "catching up: holds 0 of 2 entries");
+        assert_eq!(told(0, true), "diverged: its log is not a prefix of the master's");
     }
 }

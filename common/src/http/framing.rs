@@ -17,7 +17,7 @@ pub(super) enum Framing {
 impl Framing {
     /// Of this request, whose body may have `most` bytes.
     pub(super) fn of(request: &Request, most: usize) -> Result<Framing, Response> {
-        let ambiguous = |what| Response::error(400, what);
+        let ambiguous = |what| Response::refused(400, what);
         let mut codings = values(request, "Transfer-Encoding");
         let mut lengths = values(request, "Content-Length");
         match (codings.next(), lengths.next()) {
@@ -54,16 +54,16 @@ impl Framing {
         match self {
             Framing::Chunked if bytes.len() > most => Err(too_large(most)),
             Framing::Length(length) if bytes.len() < length => {
-                Err(Response::error(400, "The body is shorter than its Content-Length"))
+                Err(Response::refused(400, "The body is shorter than its Content-Length"))
             }
-            _ if read.is_err() => Err(Response::error(400, "The body could not be read")),
+            _ if read.is_err() => Err(Response::refused(400, "The body could not be read")),
             _ => Ok(bytes),
         }
     }
 }
 
 fn too_large(most: usize) -> Response {
-    Response::error(413, &format!("The body is larger than {most} bytes"))
+    Response::refused(413, &format!("The body is larger than {most} bytes"))
 }
 
 fn is_upgrade(request: &Request) -> bool {

@@ -54,6 +54,11 @@ impl Response {
         Response::json(status, &serde_json::json!({ "error": message }))
     }
 
+    /// `{"error": message, "stored": false}`: the request was refused before anything was done.
+    pub fn refused(status: u16, message: &str) -> Response {
+        Response::json(status, &serde_json::json!({ "error": message, "stored": false }))
+    }
+
     /// The same answer with one header field more. The value must be a legal field value.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Response {

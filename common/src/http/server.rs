@@ -429,7 +429,7 @@ impl Work for Core {
 impl Core {
     /// The refusal for the `number`th request in progress, if there must be one.
     fn is_full(&self, number: usize) -> Option<Response> {
-        let refuse = |why| Response::error(503, why).with_header("Retry-After", "1");
+        let refuse = |why| Response::refused(503, why).with_header("Retry-After", "1");
         if self.stopping.load(SeqCst) {
             Some(refuse("The node is stopping"))
         } else if number > self.limits.max_in_flight {
@@ -463,7 +463,7 @@ impl Core {
             self.connections().enter(peer, Phase::Busy, Instant::now());
         }
         if framing == Framing::Chunked && self.is_at_end(peer) {
-            return Err(Response::error(400, "The body may have been cut off"));
+            return Err(Response::refused(400, "The body may have been cut off"));
         }
         Ok(read)
     }

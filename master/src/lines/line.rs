@@ -151,6 +151,11 @@ impl Line {
         self.calls.iter().filter(|call| !call.lost)
     }
 
+    /// Whether a call that it gets twice is stored once.
+    pub(super) fn recognises_repeats(&self) -> bool {
+        self.kind == Kind::Numbering
+    }
+
     /// Whether calls that are not urgent wait out the pause after a failure.
     pub(super) fn is_paused(&self) -> bool {
         self.retry_at.is_some()

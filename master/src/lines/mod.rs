@@ -16,7 +16,7 @@
 //! # Failures
 //!
 //! After a failure a line is left alone for a while that doubles with each further one, however
-//! many clients wait: [`backoff`]. A request of the original's kind, which fails fast, calls all the
+//! many clients wait: [`backoff`](crate::health::backoff). A request of the original's kind, which fails fast, calls all the
 //! same. A secondary that is heard of again is called at once.
 //!
 //! A call can be lost without a sign: its connection leads nowhere. When a later call has arrived
@@ -222,6 +222,11 @@ impl Lines {
     pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
         let line = &self.lines[line];
         line.covered() < seq && line.is_free(urgent, now)
+    }
+
+    /// Whether a call that this secondary gets twice is stored once.
+    pub fn recognises_repeats(&self, line: LineId) -> bool {
+        self.lines[line].recognises_repeats()
     }
 
     /// Whether calls to this secondary that are not urgent wait out the pause after a failure.
