@@ -248,6 +248,8 @@ pub struct SecondaryStatus {
     pub lag_entries: u64,
     /// For how long it has lacked something without making progress, in seconds.
     pub lag_seconds: f64,
+    /// Calls that were made to it in this reign; each carries one entry or more.
+    pub calls: u64,
     /// Its log is not a prefix of the master's: see the README.
     pub diverged: bool,
     /// Why the last call to it failed, if it did.

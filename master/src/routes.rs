@@ -64,6 +64,7 @@ impl Routes {
                 acked_seq,
                 lag_entries: last_seq.0 - acked_seq.0,
                 lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
+                calls: line.calls_made(),
                 diverged: line.diverged(),
                 last_error: line.last_error().map(str::to_string),
             };

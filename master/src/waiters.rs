@@ -71,6 +71,8 @@ pub struct Waiters<T> {
     last_ticket: u64,
     /// The threads that call a secondary when no request does, one per line.
     couriers: Vec<Courier<T>>,
+    /// What each line had acknowledged when it was last looked at who is to be woken.
+    seen: Vec<Seq>,
     /// Some waiter may have a failure.
     failing: bool,
 }
@@ -78,8 +80,8 @@ pub struct Waiters<T> {
 impl<T> Default for Waiters<T> {
     /// Nobody waits.
     fn default() -> Waiters<T> {
-        let couriers = Vec::new();
-        Waiters { by_place: BTreeMap::new(), last_ticket: 0, couriers, failing: false }
+        let (couriers, seen) = (Vec::new(), Vec::new());
+        Waiters { by_place: BTreeMap::new(), last_ticket: 0, couriers, seen, failing: false }
     }
 }
 
@@ -167,11 +169,10 @@ impl<T: Clone> Waiters<T> {
         for line in 0..lines.count() {
             threads.extend(self.choose_caller(line, lines, now));
         }
-        // Beyond what anyone has acknowledged nothing is decided, unless something has failed.
-        let most = lines.iter().map(Line::acked_seq).max().unwrap_or_default();
+        let news = self.newly_acknowledged(lines);
         let all = self.failing || lines.fenced_by().is_some();
-        let end = if all { Seq(u64::MAX) } else { most.next() };
-        for (place, waiter) in self.by_place.range_mut(..Place::before(end)) {
+        let (from, until) = if all { (Seq::NONE, Seq(u64::MAX)) } else { news };
+        for (place, waiter) in self.by_place.range_mut(Place::before(from)..Place::before(until)) {
             if !waiter.woken && waiter.standing(place.seq, lines) != Standing::Pending {
                 waiter.woken = true;
                 threads.push(waiter.thread.clone());
@@ -179,6 +180,22 @@ impl<T: Clone> Waiters<T> {
         }
         self.failing = self.failing && self.by_place.values().any(|w| w.failed_at.is_some());
         threads
+    }
+
+    /// From the first to before the last of these places, some line has acknowledged something
+    /// since this was last asked. Nothing else is decided by acknowledgements.
+    fn newly_acknowledged(&mut self, lines: &Lines) -> (Seq, Seq) {
+        self.seen.resize(lines.count(), Seq::NONE);
+        let mut news = (Seq(u64::MAX), Seq::NONE);
+        for (seen, line) in self.seen.iter_mut().zip(lines.iter()) {
+            let acked = line.acked_seq();
+            if acked > *seen {
+                news = (news.0.min(seen.next()), news.1.max(acked.next()));
+            }
+            // It goes back when a secondary has forgotten everything.
+            *seen = acked;
+        }
+        (news.0.min(news.1), news.1)
     }
 
     fn choose_caller(&mut self, line: LineId, lines: &Lines, now: Instant) -> Option<T> {

@@ -39,8 +39,9 @@ pub struct Line {
     kind: Kind,
     /// It holds everything up to and including this, as far as is known.
     acked: Seq,
-    /// Oldest first.
+    /// Those in flight, oldest first.
     calls: Vec<InFlight>,
+    calls_made: u64,
     /// Which process answers there, and the number of the first call that it answered.
     instance: Option<(String, u64)>,
     /// Why the last call failed, if it did.
@@ -62,6 +63,7 @@ impl Line {
             kind: Kind::Unknown,
             acked: Seq::NONE,
             calls: Vec::new(),
+            calls_made: 0,
             instance: None,
             last_error: None,
             diverged: false,
@@ -80,6 +82,11 @@ impl Line {
     /// It holds everything up to and including this entry, as far as is known.
     pub fn acked_seq(&self) -> Seq {
         self.acked
+    }
+
+    /// How many calls were made to it.
+    pub fn calls_made(&self) -> u64 {
+        self.calls_made
     }
 
     /// Why the last call failed; `None` since it works again.
@@ -199,6 +206,7 @@ impl Line {
         // Until it is known to understand more, one entry in the original's form.
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
         let (body, last) = replicate_body(log, epoch, self.acked, first, until);
+        self.calls_made += 1;
         self.calls.push(InFlight { number, first, last, since: now, lost: false });
         let (acked, instance) = (self.acked, self.instance.as_ref().map(|(_, since)| *since));
         Call { line: id, first, last, body, number, acked, instance }

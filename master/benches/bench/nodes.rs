@@ -1,0 +1,165 @@
+//! Processes that are measured: ours, and those we are compared with.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use common::client::Client;
+use serde_json::Value;
+
+use crate::load::Protocol;
+
+/// A process that is killed when it is no longer needed.
+pub struct Node {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Node {
+    /// Starts a process that says `ready addr=…` on its output.
+    pub fn start(command: &mut Command) -> Node {
+        Node::start_with_port(command, "0")
+    }
+
+    /// The same, on this port.
+    pub fn start_with_port(command: &mut Command, port: &str) -> Node {
+        command.env("PORT", port).env("LOG_LEVEL", "info").stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the node's binary has been built");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("ready addr=")?.1.parse().ok())
+            .expect("the node gets ready");
+        thread::spawn(move || lines.for_each(drop));
+        Node { child, address }
+    }
+
+    /// A process that listens at this address once it accepts connections there.
+    pub fn start_at(command: &mut Command, address: SocketAddr) -> Node {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = quiet.spawn().expect("the program is installed");
+        let (node, start) = (Node { child, address }, Instant::now());
+        while std::net::TcpStream::connect(address).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{address} does not answer");
+            thread::sleep(Duration::from_millis(20));
+        }
+        node
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The CPU time that it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("the process lives");
+        // Behind the name, which may hold anything, in brackets: state is field 3, utime 14.
+        let fields: Vec<&str> =
+            stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
+        let ticks: u64 = [11, 12].iter().filter_map(|at| fields[*at].parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Its memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes =
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kilobytes.expect("it is given in kB") * 1024
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it now.
+    pub fn kill(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+
+    /// What it answers to this, as JSON.
+    pub fn get(&self, path: &str) -> Value {
+        let client = Client::new(&self.url(), Duration::from_secs(60));
+        let answer = client.get(path).expect("the node answers");
+        serde_json::from_slice(&answer.body).expect("it answers with JSON")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Three nodes that take appends at the first, and the directory that they may use.
+pub struct Cluster {
+    /// Where requests go comes first.
+    pub nodes: Vec<Node>,
+    /// How to talk to it.
+    pub protocol: Box<dyn Protocol>,
+    /// Removed in the end.
+    pub directory: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// CPU time of all nodes.
+    pub fn cpu(&self) -> Duration {
+        self.nodes.iter().map(Node::cpu).sum()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        if let Some(directory) = &self.directory {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// Our master and two secondaries, as released.
+pub fn ours(protocol: impl Protocol + 'static) -> Cluster {
+    let (master, secondary) = binaries();
+    let secondaries: Vec<Node> =
+        (0..2).map(|_| Node::start(&mut Command::new(&secondary))).collect();
+    let master = Node::start(Command::new(&master).env("SECONDARIES", urls(&secondaries)));
+    with_master(master, secondaries, protocol)
+}
+
+/// The base URLs, separated by commas.
+pub fn urls(nodes: &[Node]) -> String {
+    nodes.iter().map(Node::url).collect::<Vec<_>>().join(",")
+}
+
+/// The paths of our two binaries.
+pub fn binaries() -> (PathBuf, PathBuf) {
+    let master = Path::new(env!("CARGO_BIN_EXE_master"));
+    (master.to_path_buf(), master.with_file_name("secondary"))
+}
+
+/// A process that is this program in another role.
+pub fn role(name: &str, of: &str) -> Node {
+    let this = env::current_exe().expect("a running program has a path");
+    Node::start(Command::new(this).env("BENCH_ROLE", name).env("BENCH_OF", of))
+}
+
+/// A cluster of these.
+pub fn with_master(
+    master: Node,
+    secondaries: Vec<Node>,
+    protocol: impl Protocol + 'static,
+) -> Cluster {
+    let mut nodes = vec![master];
+    nodes.extend(secondaries);
+    Cluster { nodes, protocol: Box::new(protocol), directory: None }
+}
