@@ -187,19 +187,19 @@ pub struct OriginalAck {
 }
 
 /// One secondary's part in the answer to `POST /messages`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AckStatus {
     /// Its base URL.
-    pub secondary: String,
+    pub secondary: Arc<str>,
     /// `ok`, `failed` or `pending`.
-    pub ack: String,
+    pub ack: &'static str,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
 /// The answer 201 to `POST /messages`, without the log that the original's has in front of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Created {
     /// The secondaries that have acknowledged.
     pub acks: Vec<AckStatus>,
@@ -210,7 +210,7 @@ pub struct Created {
     /// The place of the entry.
     pub seq: Seq,
     /// The idempotency key was known: nothing was appended now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
 }
 
@@ -257,7 +257,7 @@ pub struct SecondaryStatus {
 }
 
 /// The answer 502 to `POST /messages`: the entry is in the log and will reach every secondary.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct ReplicationFailed {
     /// Which secondary failed, or which write concern was not satisfied.
     pub error: String,
@@ -268,11 +268,11 @@ pub struct ReplicationFailed {
     /// `true`: it is in the log.
     pub stored: bool,
     /// The idempotency key was known: nothing was appended now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
     /// The secondaries that have acknowledged; only with a write concern, the original has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub acked_by: Option<Vec<String>>,
+    pub acked_by: Option<Vec<Arc<str>>>,
     /// Every secondary and what it did.
     pub acks: Vec<AckStatus>,
 }
@@ -333,7 +333,7 @@ pub fn not_found() -> Response {
 }
 
 /// The answer to a method that a path does not know; `allow` lists those that it does.
-pub fn method_not_allowed(allow: &str) -> Response {
+pub fn method_not_allowed(allow: &'static str) -> Response {
     Response::error(405, "Method not allowed").with_header("Allow", allow)
 }
 

@@ -168,13 +168,15 @@ impl Replication {
         let State { lines, waiters, .. } = &mut *state;
         let place = waiters.add(seq, concern, thread::current(), lines);
         thread::scope(|scope| {
-            let failures = self.replicate(scope, state, place, concern, start);
-            let written = self.outcome(place, concern, duplicate, &failures);
+            let (state, failures) = self.replicate(scope, state, place, concern, start);
+            let written = self.outcome(&state, place, concern, duplicate, &failures);
+            // It may have been woken to make a call that somebody else must make now.
+            wake(state);
             answer(self, written);
         });
     }
 
-    /// Returns when it is decided: why each line failed, for a request that fails fast.
+    /// Returns when it is decided, with why each line failed for a request that fails fast.
     fn replicate<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -182,7 +184,7 @@ impl Replication {
         place: Place,
         concern: Concern,
         start: Instant,
-    ) -> Vec<(LineId, String)> {
+    ) -> (MutexGuard<'scope, State>, Vec<(LineId, String)>) {
         let deadline = match concern {
             // A call that is made at once ends before this, with a reason of its own.
             Concern::AllOrFail => Some(start + self.options.ack_timeout + FAILURE_GRACE),
@@ -228,9 +230,7 @@ impl Replication {
             state = self.lock();
         }
         let failures = state.waiters.remove(place);
-        // It may have been woken to make a call that somebody else must make now.
-        wake(state);
-        failures
+        (state, failures)
     }
 
     fn make_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
@@ -346,12 +346,12 @@ impl Replication {
 
     fn outcome(
         &self,
+        state: &State,
         place: Place,
         concern: Concern,
         duplicate: bool,
         failures: &[(LineId, String)],
     ) -> Written {
-        let state = self.lock();
         let (seq, lines) = (place.seq, &state.lines);
         let acks = acks(lines, seq, failures);
         let stored = Stored { seq, duplicate, acks };
@@ -395,7 +395,7 @@ fn acks(lines: &Lines, seq: Seq, failures: &[(LineId, String)]) -> Vec<AckStatus
             Some((_, detail)) => ("failed", Some(detail.clone())),
             None => ("pending", None),
         };
-        AckStatus { secondary: line.url().to_string(), ack: ack.to_string(), detail }
+        AckStatus { secondary: Arc::clone(line.url()), ack, detail }
     };
     lines.iter().enumerate().map(status).collect()
 }

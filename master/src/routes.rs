@@ -173,7 +173,7 @@ fn reason(why: &ReadOnly) -> String {
 fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> ReplicationFailed {
     let Stored { seq, duplicate, acks } = stored;
     let acked = acks.iter().filter(|ack| ack.ack == "ok");
-    let acked_by: Vec<String> = acked.map(|ack| ack.secondary.clone()).collect();
+    let acked_by: Vec<Arc<str>> = acked.map(|ack| Arc::clone(&ack.secondary)).collect();
     let (error, detail, acked_by) = match concern {
         Concern::AllOrFail => {
             let error = format!("Replication to {} failed", failed.secondary);

@@ -18,8 +18,8 @@ impl Framing {
     /// Of this request, whose body may have `most` bytes.
     pub(super) fn of(request: &Request, most: usize) -> Result<Framing, Response> {
         let ambiguous = |what| Response::refused(400, what);
-        let mut codings = values(request, "Transfer-Encoding");
-        let mut lengths = values(request, "Content-Length");
+        let mut codings = request.headers.values("Transfer-Encoding");
+        let mut lengths = request.headers.values("Content-Length");
         match (codings.next(), lengths.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => Err(ambiguous("Content-Length and Transfer-Encoding together")),
@@ -67,12 +67,7 @@ fn too_large(most: usize) -> Response {
 }
 
 fn is_upgrade(request: &Request) -> bool {
-    values(request, "Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
-}
-
-fn values<'a>(request: &'a Request, name: &str) -> impl Iterator<Item = &'a str> {
-    let named = request.headers.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name));
-    named.map(|(_, value)| value.as_str())
+    request.headers.values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
 #[cfg(test)]
@@ -80,8 +75,8 @@ mod tests {
     use super::*;
 
     fn framing(fields: &[(&str, &str)]) -> Result<Framing, u16> {
-        let headers = fields.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        let request = Request { headers: headers.collect(), ..Request::default() };
+        let headers = fields.iter().copied().collect();
+        let request = Request { headers, ..Request::default() };
         Framing::of(&request, 100).map_err(|refusal| refusal.status)
     }
 

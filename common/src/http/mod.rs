@@ -81,7 +81,7 @@ pub struct Request {
     /// What follows the `?`, or the empty string.
     pub query: String,
     /// Header fields in the order in which they were sent.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// The body; empty when there is none.
     pub body: Vec<u8>,
 }
@@ -89,8 +89,42 @@ pub struct Request {
 impl Request {
     /// The value of the first header field of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        self.headers.values(name).next()
+    }
+}
+
+/// Header fields, in one piece of text: most requests have several, and few are looked at.
+#[derive(Debug, Default)]
+pub struct Headers {
+    text: String,
+    /// Where in it each name and each value end.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Headers {
+    /// The values of all fields of this name, in any case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, value)| *value));
+        let fields = starts.zip(&self.ends);
+        fields.map(|(start, (name, value))| (&self.text[start..*name], &self.text[*name..*value]))
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Headers {
+        let mut headers = Headers { text: String::with_capacity(256), ends: Vec::with_capacity(8) };
+        for (name, value) in fields {
+            headers.text.push_str(name);
+            let end_of_name = headers.text.len();
+            headers.text.push_str(value);
+            headers.ends.push((end_of_name, headers.text.len()));
+        }
+        headers
     }
 }
 

@@ -1,5 +1,6 @@
 //! An answer, and the bytes it becomes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -33,19 +34,22 @@ impl Chunk {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Vec<Chunk>,
 }
 
 impl Response {
     /// An answer whose body is JSON text made of these chunks.
     pub fn chunks(status: u16, body: Vec<Chunk>) -> Response {
-        Response { status, headers: vec![("Content-Type", "application/json".into())], body }
+        let mut headers = Vec::with_capacity(4);
+        headers.push(("Content-Type", "application/json".into()));
+        Response { status, headers, body }
     }
 
     /// An answer whose body is this value as JSON.
     pub fn json<T: Serialize>(status: u16, value: &T) -> Response {
-        let body = serde_json::to_vec(value).expect("a wire body has only string keys");
+        let mut body = Vec::with_capacity(512);
+        serde_json::to_writer(&mut body, value).expect("a wire body has only string keys");
         Response::chunks(status, vec![Chunk::Owned(body)])
     }
 
@@ -61,7 +65,11 @@ impl Response {
 
     /// The same answer with one header field more. The value must be a legal field value.
     #[must_use]
-    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Response {
+    pub fn with_header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Response {
         self.headers.push((name, value.into()));
         self
     }
@@ -84,11 +92,12 @@ impl Response {
         connection: Option<&str>,
     ) -> io::Result<()> {
         let length = self.body_len();
-        let mut message = self.head(length, connection).into_bytes();
+        let short = !head_only && length <= ONE_WRITE_BYTES;
+        let room = if short { length } else { 0 };
+        let mut message = self.head(length, connection, room).into_bytes();
         if head_only {
             out.write_all(&message)?;
-        } else if length <= ONE_WRITE_BYTES {
-            message.reserve_exact(length);
+        } else if short {
             self.body.iter().for_each(|chunk| message.extend_from_slice(chunk.bytes()));
             out.write_all(&message)?;
         } else {
@@ -100,8 +109,9 @@ impl Response {
         out.flush()
     }
 
-    fn head(&self, length: usize, connection: Option<&str>) -> String {
-        let mut head = String::with_capacity(256);
+    /// The head, and room for as many bytes more.
+    fn head(&self, length: usize, connection: Option<&str>, room: usize) -> String {
+        let mut head = String::with_capacity(320 + room);
         let date = httpdate::HttpDate::from(SystemTime::now());
         let (status, reason) = (self.status, reason(self.status));
         let written = write!(

@@ -43,6 +43,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a reception waits for a request before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often a reception looks for a request, letting others run in between, before it sleeps.
+const LOOKS: usize = 8;
+
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
 
@@ -354,7 +357,7 @@ impl Reception {
     fn receive(self) {
         let mut needed_at = Instant::now();
         while !self.core.over.load(SeqCst) {
-            match self.http.recv_timeout(PATIENCE) {
+            match self.next() {
                 Ok(Some(request)) => {
                     self.arrive(request);
                     needed_at = Instant::now();
@@ -370,6 +373,17 @@ impl Reception {
                 break;
             }
         }
+    }
+
+    /// The next request. Under load one comes soon, and looking again costs less than being woken.
+    fn next(&self) -> io::Result<Option<tiny_http::Request>> {
+        for _ in 0..LOOKS {
+            if let Some(request) = self.http.try_recv()? {
+                return Ok(Some(request));
+            }
+            thread::yield_now();
+        }
+        self.http.recv_timeout(PATIENCE)
     }
 
     fn is_replaced(&self) -> bool {
@@ -446,7 +460,7 @@ impl Core {
         peer: SocketAddr,
     ) -> Result<Request, Response> {
         let headers = request.headers().iter();
-        let headers = headers.map(|h| (h.field.as_str().to_string(), h.value.to_string()));
+        let headers = headers.map(|h| (h.field.as_str().as_str(), h.value.as_str()));
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
         let mut read = Request {
             method: request.method().as_str().to_string(),

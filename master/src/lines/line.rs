@@ -1,5 +1,6 @@
 //! One line: a secondary as the master sees it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Seq};
@@ -35,7 +36,7 @@ struct InFlight {
 /// another one, or `acked`, ended at the time it was claimed.
 #[derive(Debug)]
 pub struct Line {
-    url: String,
+    url: Arc<str>,
     kind: Kind,
     /// It holds everything up to and including this, as far as is known.
     acked: Seq,
@@ -59,7 +60,7 @@ pub struct Line {
 impl Line {
     pub(super) fn new(url: &str, thresholds: Thresholds) -> Line {
         Line {
-            url: url.to_string(),
+            url: url.into(),
             kind: Kind::Unknown,
             acked: Seq::NONE,
             calls: Vec::new(),
@@ -75,7 +76,7 @@ impl Line {
     }
 
     /// Its base URL.
-    pub fn url(&self) -> &str {
+    pub fn url(&self) -> &Arc<str> {
         &self.url
     }
 
