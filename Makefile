@@ -1,9 +1,9 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down logs run demo test fmt check
+.PHONY: help up down logs run demo test fmt check bench bench-peers
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 up: ## start the cluster in containers: master :8000, secondaries :8001 and :8002 (the slow one)
 	@docker/compose.sh up
@@ -30,3 +30,14 @@ check: ## what CI asks of the code before the tests: format, lints, documentatio
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+bench: ## measure it; ONLY="writes idle" for some sections, ROUNDS=1 for a quick look
+	cargo build --release --workspace
+	cargo bench -p master --bench bench -- $(ONLY)
+ifeq ($(ONLY),)
+	cargo bench -p common --bench log
+endif
+
+bench-peers: ## the same appends beside Redis, etcd and NATS, where they are installed
+	cargo build --release --workspace
+	cargo bench -p master --bench bench -- peers

@@ -39,11 +39,15 @@ impl Node {
         Node { child, address }
     }
 
-    /// A process that listens at this address once it accepts connections there.
-    pub fn start_at(command: &mut Command, address: SocketAddr) -> Node {
+    /// A process that is going to listen at this address.
+    pub fn start_later(command: &mut Command, address: SocketAddr) -> Node {
         let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = quiet.spawn().expect("the program is installed");
-        let (node, start) = (Node { child, address }, Instant::now());
+        Node { child: quiet.spawn().expect("the program is installed"), address }
+    }
+
+    /// The same, once it accepts connections there.
+    pub fn start_at(command: &mut Command, address: SocketAddr) -> Node {
+        let (node, start) = (Node::start_later(command, address), Instant::now());
         while std::net::TcpStream::connect(address).is_err() {
             assert!(start.elapsed() < Duration::from_secs(20), "{address} does not answer");
             thread::sleep(Duration::from_millis(20));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::load::{Load, Until, drive};
 use crate::nodes::{Cluster, Node, binaries, ours, role, urls, with_master};
+use crate::peers::{ALL, Peer};
 use crate::post::Post;
 use crate::report::{median, table};
 use crate::{MEASURED, rounds};
@@ -258,4 +259,62 @@ fn pair(post: Post) -> Cluster {
         (0..2).map(|_| Node::start(&mut Command::new(&secondary))).collect();
     let master = role("pair-master", &urls(&secondaries));
     with_master(master, secondaries, post)
+}
+
+/// Ours beside each of the others, in turn; those that are not installed are named.
+pub fn peers() {
+    let mut lines = Vec::new();
+    for peer in ALL.iter().filter(|peer| !peer.fsync) {
+        if !peer.is_installed() {
+            println!("skipped: {} is not installed", peer.name);
+            continue;
+        }
+        for clients in [1, 16, 64] {
+            lines.push(pairs(peer, clients));
+        }
+    }
+    table(
+        &[
+            "peer", "acks", "fsync", "clients", "ours /s", "peer /s", "ratio", "p50 ours",
+            "p50 peer", "ratio", "CPU ours", "CPU peer",
+        ],
+        lines,
+    );
+    println!(
+        "medians of {} pairs; p50 in ms, CPU-seconds per 10 000 appends on all nodes",
+        rounds()
+    );
+}
+
+fn pairs(peer: &Peer, clients: usize) -> Vec<String> {
+    let mut runs = Vec::new();
+    for round in 1..=rounds() {
+        let until = Until::Time(MEASURED);
+        let own = measure(&ours(Post::new(100, None, false)), clients, until);
+        let other = measure(&peer.start(100), clients, until);
+        println!(
+            "{} {clients} clients, round {round}: ours {:.0}/s, {:.0}/s; client busy {:.0} %, {:.0} %",
+            peer.name,
+            own.rate,
+            other.rate,
+            own.client_busy * 100.0,
+            other.client_busy * 100.0
+        );
+        runs.push((own, other));
+    }
+    let of = |value: fn(&(Measured, Measured)) -> f64| median(runs.iter().map(value));
+    vec![
+        peer.name.to_string(),
+        peer.acks.to_string(),
+        if peer.fsync { "yes" } else { "no" }.to_string(),
+        clients.to_string(),
+        format!("{:.0}", of(|(own, _)| own.rate)),
+        format!("{:.0}", of(|(_, other)| other.rate)),
+        format!("{:.2}", of(|(own, other)| own.rate / other.rate)),
+        format!("{:.2}", of(|(own, _)| own.percentiles[0])),
+        format!("{:.2}", of(|(_, other)| other.percentiles[0])),
+        format!("{:.2}", of(|(own, other)| own.percentiles[0] / other.percentiles[0])),
+        format!("{:.2}", of(|(own, _)| own.cpu)),
+        format!("{:.2}", of(|(_, other)| other.cpu)),
+    ]
 }
