@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down logs run demo test fmt check bench bench-peers
+.PHONY: help up down logs run demo test fmt check bench bench-peers soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ demo: ## show the main job with curl, on the running cluster or on one of its ow
 
 test: ## run all tests
 	cargo test --workspace
+
+soak: ## kill nodes 200 times under load and look for lost entries; takes some minutes
+	SOAK_ROUNDS=$${SOAK_ROUNDS:-200} cargo test -p master --test durable nothing_acknowledged -- --nocapture
 
 fmt: ## format the code
 	cargo fmt --all

@@ -160,6 +160,36 @@ pub struct Accepted {
     pub new: u64,
 }
 
+/// Neighbouring entries, copied out of a log to be written to a disk.
+#[derive(Debug)]
+pub struct Batch {
+    first: Seq,
+    text: Vec<u8>,
+    /// The epoch and the key of each, and where its JSON ends in `text`.
+    entries: Vec<(Epoch, Option<Arc<str>>, usize)>,
+}
+
+impl Batch {
+    /// The place of the last one, or of the one before the first if there are none.
+    pub fn last(&self) -> Seq {
+        Seq(self.first.0 + self.entries.len() as u64).previous()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Place, epoch, key and JSON of each.
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, Epoch, Option<&str>, &[u8])> {
+        let starts = std::iter::once(0).chain(self.entries.iter().map(|(_, _, end)| *end));
+        let entries = (self.first.0..).map(Seq).zip(starts).zip(&self.entries);
+        entries.map(|((seq, start), (epoch, key, end))| {
+            (seq, *epoch, key.as_deref(), &self.text[start..*end])
+        })
+    }
+}
+
 /// Entries in one order.
 ///
 /// Invariants, which the methods keep and assert:
@@ -173,6 +203,7 @@ pub struct Log {
     /// The epoch of each entry, as runs: from this place on, until the next run, this epoch.
     epochs: Vec<(Seq, Epoch)>,
     last: Seq,
+    bytes: u64,
 }
 
 /// Neighbouring entries: `"first","second",`
@@ -207,7 +238,7 @@ impl Log {
     /// An empty log that keeps the idempotency keys of the last `most_keys` entries with a key.
     pub fn new(most_keys: usize) -> Log {
         let keys = Keys { most: most_keys, by_key: HashMap::new(), by_seq: BTreeMap::new() };
-        Log { segments: Vec::new(), keys, epochs: Vec::new(), last: Seq::NONE }
+        Log { segments: Vec::new(), keys, epochs: Vec::new(), last: Seq::NONE, bytes: 0 }
     }
 
     /// The entry that was posted with this idempotency key, if the key is still kept.
@@ -269,6 +300,7 @@ impl Log {
         segment.ends.push(end);
         segment.text.push(b',');
         self.last = seq;
+        self.bytes += draft.message.json.len() as u64 + 1;
         if let Some(key) = &draft.key {
             self.keys.insert(seq, Arc::clone(key));
         }
@@ -358,6 +390,23 @@ impl Log {
     /// What a key takes in a call at most: every character escaped, its place, punctuation.
     fn key_bytes(&self, seq: Seq) -> usize {
         self.keys.by_seq.get(&seq).map_or(0, |key| 2 * key.len() + 32)
+    }
+
+    /// A copy of the entries from this place on, of about `most_bytes`; none if there are none.
+    pub fn batch(&self, first: Seq, most_bytes: usize) -> Batch {
+        let mut batch = Batch { first, text: Vec::new(), entries: Vec::new() };
+        while batch.last() < self.last && batch.text.len() < most_bytes {
+            let seq = batch.last().next();
+            batch.text.extend_from_slice(self.json(seq));
+            let key = self.keys.by_seq.get(&seq).cloned();
+            batch.entries.push((self.epoch_of(seq), key, batch.text.len()));
+        }
+        batch
+    }
+
+    /// Bytes that the messages take, as JSON.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn segment_of(&self, seq: Seq) -> usize {

@@ -63,4 +63,5 @@ pub mod logging;
 pub mod node;
 pub mod reading;
 pub mod settings;
+pub mod store;
 pub mod wire;

@@ -19,33 +19,34 @@ struct Range {
     committed: bool,
 }
 
-/// Answers a request for `/messages` or below it; `committed` is the last entry that a quorum is
-/// known to hold.
-pub fn answer(request: &Request, log: &Log, committed: Seq) -> Response {
+/// Answers a request for `/messages` or below it, from the entries up to `last`; `committed` is the
+/// last one that a quorum is known to hold.
+pub fn answer(request: &Request, log: &Log, last: Seq, committed: Seq) -> Response {
     if let Some(seq) = request.path.strip_prefix("/messages/") {
-        return one(log, seq);
+        return one(log, last, seq);
     }
     match parse(&request.query) {
-        Ok(None) => all(log),
-        Ok(Some(range)) => some(log, range, committed),
+        Ok(None) => all(log, last),
+        Ok(Some(range)) => {
+            some(log, range, if range.committed { committed.min(last) } else { last })
+        }
         Err(problem) => Response::error(400, &problem),
     }
 }
 
-fn all(log: &Log) -> Response {
-    Response::chunks(200, messages_object(log, Seq(1), log.last_seq(), b"}"))
+fn all(log: &Log, last: Seq) -> Response {
+    Response::chunks(200, messages_object(log, Seq(1), last, b"}"))
 }
 
-fn some(log: &Log, range: Range, committed: Seq) -> Response {
-    let last = if range.committed { committed.min(log.last_seq()) } else { log.last_seq() };
+fn some(log: &Log, range: Range, last: Seq) -> Response {
     let until = Seq(last.0.min(range.from.0.saturating_add(range.limit - 1)));
     let rest = format!(",\"from\":{},\"last_seq\":{last}}}", range.from);
     Response::chunks(200, messages_object(log, range.from, until, rest.as_bytes()))
 }
 
-fn one(log: &Log, seq: &str) -> Response {
+fn one(log: &Log, last: Seq, seq: &str) -> Response {
     match seq.parse().map(Seq) {
-        Ok(seq) if seq > Seq::NONE && seq <= log.last_seq() => {
+        Ok(seq) if seq > Seq::NONE && seq <= last => {
             let head = format!(r#"{{"seq":{seq},"msg":"#).into_bytes();
             Response::chunks(200, vec![Chunk::Owned([&head, log.json(seq), b"}"].concat())])
         }
@@ -103,7 +104,7 @@ mod tests {
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let request = Request { path: path.into(), query: query.into(), ..Request::default() };
-        let response = answer(&request, &log, Seq(3));
+        let response = answer(&request, &log, log.last_seq(), Seq(3));
         (response.status, String::from_utf8(response.into_body()).unwrap())
     }
 

@@ -4,14 +4,17 @@
 //! flag wins, and an empty value counts as absent. Everything that is wrong is reported at once.
 
 use std::fmt::Display;
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use log::LevelFilter;
+use log::{LevelFilter, info};
 
 use crate::http::Limits;
+use crate::store::{Opened, Role, Store, StoreError};
 
 /// The longest timeout that is accepted: a day.
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
@@ -46,6 +49,13 @@ pub struct NodeArgs {
     /// [default: 100000]
     #[arg(long, env, value_name = "COUNT")]
     idempotency_keys: Option<String>,
+    /// Directory to keep the log in; without one it is kept in memory only [default: none]
+    #[arg(long, env, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// What the messages of the log may take, in bytes; then the log is full; 0 for no limit
+    /// [default: 1073741824]
+    #[arg(long, env, value_name = "BYTES")]
+    max_log_bytes: Option<String>,
     /// How long a stopping node waits for requests in progress, in milliseconds [default: 5000]
     #[arg(long, env, value_name = "MS")]
     shutdown_timeout_ms: Option<String>,
@@ -66,8 +76,32 @@ pub struct NodeSettings {
     pub limits: Limits,
     /// How many idempotency keys are remembered.
     pub idempotency_keys: usize,
+    /// Where the log is kept; `None` for in memory only.
+    pub data_dir: Option<PathBuf>,
+    /// What the messages of the log may take, in bytes of JSON.
+    pub max_log_bytes: u64,
     /// How long a stop waits for requests in progress.
     pub shutdown_timeout: Duration,
+}
+
+impl NodeSettings {
+    /// Opens the log on disk, if it is kept there.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn open_store(&self, role: Role) -> io::Result<Option<Opened>> {
+        let open = |directory: &PathBuf| {
+            let opened = Store::open(directory, role, self.idempotency_keys)?;
+            info!(
+                "read the log from disk dir={directory:?} last_seq={} epoch={}",
+                opened.log.last_seq(),
+                opened.epoch
+            );
+            Ok(opened)
+        };
+        let opened = self.data_dir.as_ref().map(open).transpose();
+        opened.map_err(|error: StoreError| io::Error::other(error))
+    }
 }
 
 impl NodeArgs {
@@ -100,6 +134,16 @@ impl NodeArgs {
                 100_000,
                 0..=10_000_000,
             ),
+            data_dir: given(&self.data_dir).map(PathBuf::from),
+            max_log_bytes: match problems.number(
+                "MAX_LOG_BYTES",
+                &self.max_log_bytes,
+                1 << 30,
+                0..=u64::MAX,
+            ) {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
             shutdown_timeout: problems.milliseconds(
                 "SHUTDOWN_TIMEOUT_MS",
                 &self.shutdown_timeout_ms,
@@ -250,6 +294,8 @@ mod tests {
         assert_eq!(node.limits.max_body_bytes, 1 << 20);
         assert_eq!(node.limits.timeout, Duration::from_secs(60));
         assert_eq!(node.shutdown_timeout, Duration::from_secs(5));
+        assert_eq!((node.data_dir, node.max_log_bytes), (None, 1 << 30));
+        assert_eq!(check(&["--max-log-bytes=0"]).0.max_log_bytes, u64::MAX);
     }
 
     #[test]

@@ -172,6 +172,12 @@ pub struct SecondaryHealth {
     pub count: u64,
     /// Its artificial delay in milliseconds.
     pub delay_ms: u64,
+    /// Nothing can be stored now.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Where it stands; absent from an original.
     #[serde(flatten)]
     pub position: Option<Position>,
@@ -316,8 +322,8 @@ pub fn replicate_body(
 }
 
 /// What a recovering master reads from a secondary: a call's body, as if sent by nobody.
-pub fn entries(log: &Log, from: Seq) -> Response {
-    let (body, _) = replicate_body(log, Epoch::default(), Seq::NONE, from, log.last_seq());
+pub fn entries(log: &Log, from: Seq, until: Seq) -> Response {
+    let (body, _) = replicate_body(log, Epoch::default(), Seq::NONE, from, until);
     Response::chunks(200, vec![Chunk::Owned(body)])
 }
 

@@ -9,12 +9,16 @@
 //! | [`replication`] | the life of one write: append, claim, call, settle, answer |
 //! | [`heartbeat`] | the same without a client: noticing and levelling a secondary that was away |
 //! | [`recovery`] | how a reign begins: with what the secondaries hold |
+//! | [`disk`] | writing the log to the disk, while the calls are out |
+//! | [`directory`] | what an operator can do with the directory of a stopped node |
 //! | [`routes`] | what is answered to which request |
 //! | [`settings`] | how the master was started |
 //!
 //! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread.
 
 pub mod concern;
+pub mod directory;
+pub mod disk;
 pub mod health;
 pub mod heartbeat;
 pub mod lines;

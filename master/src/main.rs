@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use clap::Parser;
+use common::entries::Epoch;
 use common::node;
+use common::store::Role;
 use master::replication::{Options, Replication};
 use master::routes::Routes;
 use master::settings::{Cli, Command, Settings};
-use master::{heartbeat, recovery};
+use master::{directory, disk, heartbeat, recovery};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -17,27 +19,38 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(problems) => return node::bad_settings("master", &problems),
     };
-    if let Some(Command::Healthcheck) = cli.command {
-        return node::healthcheck("master", &settings.node);
+    match cli.command {
+        None => {}
+        Some(Command::Healthcheck) => return node::healthcheck("master", &settings.node),
+        Some(Command::Verify) => return directory::verify(&settings.node),
+        Some(Command::Dump) => return directory::dump(&settings.node),
+        Some(Command::Promote) => return directory::promote(&settings.node),
     }
     node::run("master", &settings.node, &settings.describe(), |_| begin(&settings))
 }
 
 /// Recovers in the background, so that reads are served meanwhile.
 fn begin(settings: &Settings) -> io::Result<Routes> {
-    let replication = Arc::new(Replication::new(Options {
+    let disk = settings.node.open_store(Role::Master)?;
+    let epoch = disk.as_ref().map_or(Epoch::default(), |disk| disk.epoch);
+    let has_disk = disk.is_some();
+    let options = Options {
         secondaries: settings.secondaries.clone(),
         ack_timeout: settings.ack_timeout,
         quorum: settings.quorum,
         idempotency_keys: settings.node.idempotency_keys,
         thresholds: settings.thresholds,
-    }));
+        max_log_bytes: settings.node.max_log_bytes,
+    };
+    let replication = Arc::new(Replication::new(options, disk));
+    if has_disk {
+        disk::start(&replication)?;
+    }
     let couriers = heartbeat::start_couriers(&replication)?;
     let (recovering, settings) = (Arc::clone(&replication), settings.clone());
     let wtimeout = settings.wtimeout;
     thread::Builder::new().name("recovery".into()).spawn(move || {
-        let (timeout, keys) = (settings.recovery_timeout, settings.node.idempotency_keys);
-        recovery::recover(&recovering, couriers, timeout, keys);
+        recovery::recover(&recovering, couriers, settings.recovery_timeout, epoch);
         if let Err(error) = heartbeat::start(&recovering, settings.heartbeat) {
             log::error!("failed to start heartbeats error={error}");
         }

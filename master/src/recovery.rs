@@ -5,6 +5,10 @@
 //! looks at their logs it tells them its own epoch, greater than every one they have heard of:
 //! from then on they take nothing more from a former master, and what they say they hold is final.
 //!
+//! A master with a disk takes its own log for one more copy. If a secondary has the better one, the
+//! own must be the beginning of it, and is continued. If it is not, this master must not reign: it
+//! overwrites nothing, and the operator decides.
+//!
 //! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; what only a secondary holds that
 //! does not answer in time is lost to the others, and that secondary will be found diverged.
 //! Writes wait meanwhile; reads do not.
@@ -14,9 +18,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::client::Client;
-use common::entries::{Epoch, Log, Seq};
+use common::entries::{Draft, Epoch, Seq};
 use common::wire::{Heartbeat, Position, Replicate};
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
 use crate::heartbeat::{HEARTBEAT_TIMEOUT, ask};
 use crate::lines::Found;
@@ -34,34 +38,84 @@ struct Copy<'a> {
     position: Position,
 }
 
-/// Recovers the log and begins a reign.
+/// Entries that are to follow the log, in the order and the epochs they were appended in.
+type Recovered = Vec<(Epoch, Vec<Draft>)>;
+
+/// Recovers what the log lacks and begins a reign; `epoch` is the greatest one noted on the disk.
 pub fn recover(
     replication: &Arc<Replication>,
     couriers: Vec<Thread>,
     timeout: Duration,
-    most_keys: usize,
+    epoch: Epoch,
 ) {
     let urls = replication.urls();
-    let (epoch, answers) = announce(urls, Instant::now() + timeout);
+    let own = {
+        let state = replication.lock();
+        (state.log.last_epoch(), state.log.last_seq())
+    };
+    let heard =
+        ask_all(&urls.iter().collect::<Vec<_>>(), Epoch::default(), Instant::now() + timeout);
+    // Before anybody is told of a new epoch: a master that must not reign must not end a reign.
+    for copy in copies(urls, &heard).iter().rev() {
+        if let Err(why) = copy.continues(own) {
+            error!("must not reign reason={why:?}");
+            return replication.bar(why);
+        }
+    }
+    let (epoch, answers) = announce(urls, heard, epoch, Instant::now() + timeout);
     let found: Vec<Found> = answers.iter().map(what_was_found).collect();
-    let copies = urls.iter().zip(answers);
-    let copies = copies.filter_map(|(url, answer)| Some(Copy { url, position: answer?? }));
-    let mut copies: Vec<Copy<'_>> = copies.collect();
-    // The best last: the highest epoch, and of those the longest log.
-    copies.sort_by_key(|copy| (copy.position.last_epoch, copy.position.last_seq));
-    let mut log = Log::new(most_keys);
-    while let Some(best) = copies.pop() {
-        match fetch_patiently(&best, most_keys, Instant::now() + timeout) {
+    let mut copies = copies(urls, &answers);
+    let mut recovered = Recovered::new();
+    while let Some(best) = copies.pop().filter(|copy| copy.rank() > own) {
+        match fetch_patiently(&best, own, Instant::now() + timeout) {
             Ok(fetched) => {
-                log = fetched;
+                recovered = fetched;
                 break;
             }
             Err(error) => warn!("failed to recover from={} error={error:?}", best.url),
         }
     }
-    let last_seq = log.last_seq();
-    replication.begin_reign(epoch, log, couriers, &found);
-    info!("began a reign epoch={epoch} last_seq={last_seq}");
+    replication.begin_reign(epoch, &recovered, couriers, &found);
+    info!("began a reign epoch={epoch} last_seq={}", replication.lock().log.last_seq());
+}
+
+/// The secondaries of ours that have answered; the best last: the highest epoch, and of those the
+/// longest log.
+fn copies<'a>(urls: &'a [String], answers: &[Option<Option<Position>>]) -> Vec<Copy<'a>> {
+    let copies = urls.iter().zip(answers);
+    let copies = copies.filter_map(|(url, answer)| Some(Copy { url, position: answer.clone()?? }));
+    let mut copies: Vec<Copy<'_>> = copies.collect();
+    copies.sort_by_key(Copy::rank);
+    copies
+}
+
+impl Copy<'_> {
+    fn rank(&self) -> (Epoch, Seq) {
+        (self.position.last_epoch, self.position.last_seq)
+    }
+
+    /// That its log begins with the own one, if it is the better of the two.
+    fn continues(&self, own: (Epoch, Seq)) -> Result<(), String> {
+        let (epoch, last) = own;
+        if last == Seq::NONE || self.rank() <= own {
+            return Ok(());
+        }
+        let diverged = || {
+            format!(
+                "the log on disk ends with entry {last} of epoch {epoch}, which {} does not have: \
+                 it has another log of a later epoch",
+                self.url
+            )
+        };
+        if self.position.last_seq <= last {
+            return Err(diverged());
+        }
+        match batch(&Client::new(self.url, FETCH_TIMEOUT), last.next()) {
+            Ok(batch) if batch.prev_epoch != epoch => Err(diverged()),
+            // It is asked again before anything is taken from it.
+            _ => Ok(()),
+        }
+    }
 }
 
 fn what_was_found(answer: &Option<Option<Position>>) -> Found {
@@ -74,13 +128,17 @@ fn what_was_found(answer: &Option<Option<Position>>) -> Found {
 
 /// Finds an epoch that is greater than every one the secondaries have heard of, tells it to them,
 /// and returns what they answered to that.
-fn announce(urls: &[String], deadline: Instant) -> (Epoch, Vec<Option<Option<Position>>>) {
-    // An epoch of 0 tells nothing; it only asks.
-    let all: Vec<&String> = urls.iter().collect();
-    let mut answers = ask_all(&all, Epoch::default(), deadline);
+fn announce(
+    urls: &[String],
+    heard: Vec<Option<Option<Position>>>,
+    own: Epoch,
+    deadline: Instant,
+) -> (Epoch, Vec<Option<Option<Position>>>) {
+    let mut answers = heard;
     loop {
         let positions = answers.iter().flatten().flatten();
-        let epoch = new_epoch(positions.map(|position| position.epoch).max().unwrap_or_default());
+        let highest = positions.map(|position| position.epoch).max().unwrap_or_default();
+        let epoch = new_epoch(highest.max(own));
         // Those that have answered answer again soon; the others have had their time.
         let soon = deadline.max(Instant::now() + HEARTBEAT_TIMEOUT);
         let present: Vec<&String> = urls
@@ -125,9 +183,13 @@ fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Option<Option<Positi
 }
 
 /// Tries again while there is time: a copy that was found must not be lost to one failed call.
-fn fetch_patiently(from: &Copy<'_>, most_keys: usize, deadline: Instant) -> Result<Log, String> {
+fn fetch_patiently(
+    from: &Copy<'_>,
+    own: (Epoch, Seq),
+    deadline: Instant,
+) -> Result<Recovered, String> {
     loop {
-        match fetch(from, most_keys) {
+        match fetch(from, own) {
             Err(error) if Instant::now() < deadline => {
                 debug!("failed to fetch from={} error={error:?}", from.url);
                 thread::sleep(ASK_INTERVAL);
@@ -137,27 +199,35 @@ fn fetch_patiently(from: &Copy<'_>, most_keys: usize, deadline: Instant) -> Resu
     }
 }
 
-fn fetch(from: &Copy<'_>, most_keys: usize) -> Result<Log, String> {
+/// Everything that follows the own log.
+fn fetch(from: &Copy<'_>, (own_epoch, own_last): (Epoch, Seq)) -> Result<Recovered, String> {
     let client = Client::new(from.url, FETCH_TIMEOUT);
-    let mut log = Log::new(most_keys);
-    while log.last_seq() < from.position.last_seq {
-        let next = log.last_seq().next();
-        let answer =
-            client.get(&format!("/entries?from={next}")).map_err(|error| error.to_string())?;
-        let mut batch: Replicate = serde_json::from_slice(&answer.body)
-            .map_err(|_| format!("answered {} to GET /entries", answer.status))?;
+    let (mut recovered, mut last, mut last_epoch) = (Recovered::new(), own_last, own_epoch);
+    while last < from.position.last_seq {
+        let mut batch = batch(&client, last.next())?;
+        if batch.prev_epoch != last_epoch {
+            return Err(format!("has another entry at {last}"));
+        }
         let epoch = batch.entry_epoch.ok_or("sent entries without an epoch")?;
         let drafts = batch.drafts().filter(|drafts| !drafts.is_empty());
         let drafts = drafts.ok_or("sent no entries")?;
-        if batch.seq != Some(next) {
-            return Err(format!("sent other entries than those from {next} on"));
-        }
-        drafts.iter().for_each(|draft| _ = log.append(epoch, draft));
+        (last, last_epoch) = (Seq(last.0 + drafts.len() as u64), epoch);
+        recovered.push((epoch, drafts));
     }
-    if log.last_seq() > Seq::NONE {
-        info!("recovered entries from={} last_seq={}", from.url, log.last_seq());
+    info!("recovered entries from={} last_seq={last}", from.url);
+    Ok(recovered)
+}
+
+/// Some entries from this one on, in the form of a call.
+fn batch(client: &Client, first: Seq) -> Result<Replicate, String> {
+    let answer = client.get(&format!("/entries?from={first}"));
+    let answer = answer.map_err(|error| error.to_string())?;
+    let batch: Replicate = serde_json::from_slice(&answer.body)
+        .map_err(|_| format!("answered {} to GET /entries", answer.status))?;
+    if batch.seq != Some(first) {
+        return Err(format!("sent other entries than those from {first} on"));
     }
-    Ok(log)
+    Ok(batch)
 }
 
 /// Greater than every epoch heard of, and than those of earlier starts that nobody remembers: the

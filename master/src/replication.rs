@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::entries::{Draft, Epoch, Log, Seq};
+use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
 use common::wire::{AckStatus, Heartbeat, Position};
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
 use crate::concern::Concern;
 use crate::health::{Status, Thresholds};
@@ -52,6 +53,8 @@ pub struct Options {
     pub idempotency_keys: usize,
     /// What missed heartbeats mean.
     pub thresholds: Thresholds,
+    /// What the messages of the log may take, in bytes of JSON.
+    pub max_log_bytes: u64,
 }
 
 /// Everything that writes have in common.
@@ -60,6 +63,9 @@ pub struct Replication {
     state: Mutex<State>,
     /// The reign has begun.
     begun: Condvar,
+    store: Option<Store>,
+    /// Something is not on the disk yet.
+    unsaved: Condvar,
     clients: Vec<Client>,
     options: Options,
 }
@@ -73,7 +79,10 @@ pub struct State {
     pub lines: Lines,
     waiters: Waiters<Thread>,
     recovering: bool,
+    /// Why this master must not reign.
+    barred: Option<String>,
     quorum: Option<usize>,
+    max_log_bytes: u64,
 }
 
 /// Why nothing can be appended now.
@@ -88,6 +97,10 @@ pub enum ReadOnly {
         /// How many must be.
         quorum: usize,
     },
+    /// Its log on disk contradicts what the secondaries hold.
+    Barred(String),
+    /// Its disk has failed.
+    DiskFailed(StoreError),
 }
 
 /// How a write ended.
@@ -104,8 +117,13 @@ pub enum Written {
     },
     /// Nothing was appended: the idempotency key belongs to this entry, which is another message.
     KeyReused(Seq),
+    /// Nothing was appended: the log has reached its limit.
+    LogFull,
     /// Nothing was appended.
     ReadOnly(ReadOnly),
+    /// The master's disk failed before the entry was on it: nobody knows whether it is in the log
+    /// after a restart.
+    DiskFailed(Seq, StoreError),
 }
 
 /// An entry that is in the log.
@@ -120,18 +138,30 @@ pub struct Stored {
 }
 
 impl Replication {
-    /// Nothing is written before [`Replication::begin_reign`].
-    pub fn new(options: Options) -> Replication {
+    /// With what was found on the disk, if the log is kept there. Nothing is written before
+    /// [`Replication::begin_reign`].
+    pub fn new(options: Options, disk: Option<Opened>) -> Replication {
+        let mut lines = Lines::new(&options.secondaries, options.thresholds);
+        let (log, store) = match disk {
+            None => (Log::new(options.idempotency_keys), None),
+            Some(Opened { log, store, .. }) => {
+                lines.keep_on_disk(log.last_seq());
+                (log, Some(store))
+            }
+        };
         let state = State {
-            log: Log::new(options.idempotency_keys),
-            lines: Lines::new(&options.secondaries, options.thresholds),
+            log,
+            lines,
             waiters: Waiters::default(),
             recovering: true,
+            barred: None,
             quorum: options.quorum,
+            max_log_bytes: options.max_log_bytes,
         };
         let client = |url: &String| Client::new(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
-        Replication { state: Mutex::new(state), begun: Condvar::new(), clients, options }
+        let (begun, unsaved) = (Condvar::new(), Condvar::new());
+        Replication { state: Mutex::new(state), begun, store, unsaved, clients, options }
     }
 
     /// The state, locked; keep it short.
@@ -145,16 +175,55 @@ impl Replication {
         &self.options.secondaries
     }
 
-    /// Begins a reign over a log that was recovered. `couriers` are the threads that call when no
-    /// request does, and `found` says who took part in the recovery: one per secondary.
-    pub fn begin_reign(&self, epoch: Epoch, log: Log, couriers: Vec<Thread>, found: &[Found]) {
+    /// Begins a reign over the log and what was recovered beyond it. `couriers` are the threads that
+    /// call when no request does, and `found` says who took part in the recovery: one per secondary.
+    pub fn begin_reign(
+        &self,
+        epoch: Epoch,
+        recovered: &[(Epoch, Vec<Draft>)],
+        couriers: Vec<Thread>,
+        found: &[Found],
+    ) {
         let mut state = self.lock();
-        state.lines.begin_reign(epoch, log.last_seq(), found);
-        state.log = log;
+        for (epoch, drafts) in recovered {
+            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
+        }
+        let last = state.log.last_seq();
+        state.lines.begin_reign(epoch, last, found);
         state.waiters.set_couriers(couriers);
         state.recovering = false;
         drop(state);
         self.begun.notify_all();
+        self.unsaved.notify_one();
+    }
+
+    /// This master does not reign: it serves what it has, and says why.
+    pub fn bar(&self, why: String) {
+        let mut state = self.lock();
+        (state.barred, state.recovering) = (Some(why), false);
+        drop(state);
+        self.begun.notify_all();
+    }
+
+    /// Waits up to `patience` until something is not on the disk, and writes it there: everything
+    /// at once, however many requests wait for it.
+    pub fn save(&self, patience: Duration) {
+        let Some(store) = &self.store else { return };
+        let waited = self.unsaved.wait_timeout_while(self.lock(), patience, |s| !s.is_unsaved());
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if !state.is_unsaved() {
+            return;
+        }
+        let batch = state.log.batch(state.lines.stored_seq().next(), TRANSACTION_BYTES);
+        let epoch = state.lines.epoch();
+        drop(state);
+        let written = store.write(&batch, epoch);
+        let mut state = self.lock();
+        match written {
+            Ok(()) => state.lines.store(batch.last()),
+            Err(error) => state.fail_disk(error),
+        }
+        wake(state);
     }
 
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
@@ -172,6 +241,9 @@ impl Replication {
         };
         let State { lines, waiters, .. } = &mut *state;
         let place = waiters.add(seq, concern, thread::current(), lines);
+        if self.store.is_some() {
+            self.unsaved.notify_one();
+        }
         thread::scope(|scope| {
             let (state, failures) = self.replicate(scope, state, place, concern, start);
             let written = self.outcome(&state, place, concern, duplicate, &failures);
@@ -369,11 +441,18 @@ impl Replication {
         let (seq, lines) = (place.seq, &state.lines);
         let acks = acks(lines, seq, failures);
         let stored = Stored { seq, duplicate, acks };
-        if lines.acks(seq) >= concern.acks_needed(lines.count()) {
+        let is_stored = lines.stored_seq() >= seq;
+        if is_stored && lines.acks(seq) >= concern.acks_needed(lines.count()) {
             return Written::Acknowledged(stored);
         }
+        if let Some(error) = lines.disk_failed().filter(|_| !is_stored) {
+            return Written::DiskFailed(seq, error.clone());
+        }
         let named = |status| stored.acks.iter().find(|ack| ack.ack == status).cloned();
-        let mut failed = named("failed").or_else(|| named("pending")).expect("some ack is missing");
+        let own_disk =
+            || AckStatus { secondary: "the master".into(), ack: "pending", detail: None };
+        let missing = named("failed").or_else(|| named("pending"));
+        let mut failed = missing.unwrap_or_else(own_disk);
         if lines.fenced_by().is_some() {
             let over = "fenced: another master reigns, which may not have the entry";
             failed.detail = Some(over.to_string());
@@ -420,10 +499,28 @@ impl State {
         self.recovering
     }
 
+    /// Whether something is to be written to the disk.
+    fn is_unsaved(&self) -> bool {
+        let behind = self.lines.stored_seq() < self.lines.last_seq();
+        behind && self.lines.disk_failed().is_none()
+    }
+
+    /// Nothing is appended any more until the node is started again.
+    fn fail_disk(&mut self, error: StoreError) {
+        error!("became read-only, the disk has failed error={:?}", error.problem);
+        self.lines.fail_disk(error);
+    }
+
     /// Why nothing can be appended now; `None` when it can.
     pub fn read_only(&self) -> Option<ReadOnly> {
+        if let Some(why) = &self.barred {
+            return Some(ReadOnly::Barred(why.clone()));
+        }
         if let Some(epoch) = self.lines.fenced_by() {
             return Some(ReadOnly::Fenced(epoch));
+        }
+        if let Some(error) = self.lines.disk_failed() {
+            return Some(ReadOnly::DiskFailed(error.clone()));
         }
         let (quorum, reachable) = (self.quorum?, self.lines.reachable());
         (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
@@ -438,6 +535,9 @@ impl State {
             None => {
                 if let Some(read_only) = self.read_only() {
                     return Err(Written::ReadOnly(read_only));
+                }
+                if self.log.bytes() + draft.message.json().len() as u64 > self.max_log_bytes {
+                    return Err(Written::LogFull);
                 }
                 let seq = self.log.append(self.lines.epoch(), draft);
                 self.lines.appended(seq, now);

@@ -7,6 +7,7 @@ use common::entries::{Draft, Seq};
 use common::http::{Handler, Reply, Request, Response};
 use common::logging::excerpt;
 use common::reading;
+use common::store::StoreError;
 use common::wire::{
     self, AckStatus, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
     SecondaryStatus,
@@ -50,7 +51,8 @@ impl Routes {
 
     fn read(&self, request: &Request) -> Response {
         let state = self.replication.lock();
-        reading::answer(request, &state.log, state.lines.committed_seq())
+        let lines = &state.lines;
+        reading::answer(request, &state.log, lines.stored_seq(), lines.committed_seq())
     }
 
     fn health(&self) -> Response {
@@ -74,7 +76,7 @@ impl Routes {
         let health = MasterHealth {
             status: "ok".into(),
             secondaries: self.replication.urls().to_vec(),
-            count: last_seq.0,
+            count: lines.stored_seq().0,
             epoch: lines.epoch(),
             last_seq,
             committed_seq: lines.committed_seq(),
@@ -123,14 +125,16 @@ impl Routes {
                     let body = json!({ "error": error, "seq": seq, "stored": false });
                     Response::json(422, &body)
                 }
-                Written::ReadOnly(why) => {
-                    let detail = reason(&why);
-                    let error = match why {
-                        ReadOnly::NoQuorum { .. } => "no quorum, master is read-only",
-                        ReadOnly::Fenced(_) => "fenced, master is read-only",
-                    };
-                    let body = json!({ "error": error, "detail": detail, "stored": false });
-                    Response::json(503, &body).with_header("Retry-After", "1")
+                Written::LogFull => Response::refused(507, "log full"),
+                Written::ReadOnly(why) => refused(&why),
+                Written::DiskFailed(seq, error) => {
+                    let body = json!({
+                        "error": "The master's disk has failed",
+                        "detail": error.problem,
+                        "seq": seq,
+                        "stored": "unknown",
+                    });
+                    Response::json(disk_status(&error), &body)
                 }
             };
             reply.send(response);
@@ -160,6 +164,24 @@ fn is_key(key: &str) -> bool {
     (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+fn refused(why: &ReadOnly) -> Response {
+    let (status, error) = match why {
+        ReadOnly::NoQuorum { .. } => (503, "no quorum, master is read-only"),
+        ReadOnly::Fenced(_) => (503, "fenced, master is read-only"),
+        ReadOnly::Barred(_) => (503, "diverged, master is read-only"),
+        ReadOnly::DiskFailed(error) => {
+            (disk_status(error), "the disk has failed, master is read-only")
+        }
+    };
+    let body = json!({ "error": error, "detail": reason(why), "stored": false });
+    let response = Response::json(status, &body);
+    if status == 503 { response.with_header("Retry-After", "1") } else { response }
+}
+
+fn disk_status(error: &StoreError) -> u16 {
+    if error.is_full { 507 } else { 500 }
+}
+
 /// Why nothing can be appended, in words.
 fn reason(why: &ReadOnly) -> String {
     match why {
@@ -167,6 +189,8 @@ fn reason(why: &ReadOnly) -> String {
         ReadOnly::NoQuorum { reachable, quorum } => {
             format!("no quorum: {reachable} nodes are reachable, {quorum} must be")
         }
+        ReadOnly::Barred(why) => why.clone(),
+        ReadOnly::DiskFailed(error) => format!("the disk has failed: {error}"),
     }
 }
 
@@ -209,6 +233,10 @@ fn log_written(draft: &Draft, written: &Written, duration: Duration) {
             );
         }
         Written::KeyReused(seq) => debug!("refused a reused key seq={seq} msg={msg}"),
+        Written::LogFull => debug!("refused a message reason=\"log full\""),
+        Written::DiskFailed(seq, error) => {
+            warn!("appended without storing seq={seq} msg={msg} error={:?}", error.problem);
+        }
         Written::ReadOnly(why) => debug!("refused a message reason={:?}", reason(why)),
     }
 }
@@ -222,8 +250,9 @@ fn created(replication: &Replication, created: &Created, minimal: bool) -> Respo
         // `{"messages":[…]` and `{"acks":…}` become one object.
         let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
         rest[0] = b',';
-        let log = &replication.lock().log;
-        Response::chunks(201, reading::messages_object(log, Seq(1), log.last_seq(), &rest))
+        let state = replication.lock();
+        let last = state.lines.stored_seq();
+        Response::chunks(201, reading::messages_object(&state.log, Seq(1), last, &rest))
     };
     response.with_header("Location", format!("/messages/{}", created.seq))
 }

@@ -51,6 +51,12 @@ pub struct Cli {
 pub enum Command {
     /// Ask the master on this machine whether it is well; exit code 0 if so
     Healthcheck,
+    /// Check the log in --data-dir, of a stopped master or secondary, and say what it holds
+    Verify,
+    /// Print the log in --data-dir, of a stopped master or secondary: one JSON object a line
+    Dump,
+    /// Make the log in --data-dir, a copy of a stopped secondary's, a master's
+    Promote,
 }
 
 /// A master's settings, checked.

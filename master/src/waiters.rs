@@ -170,7 +170,8 @@ impl<T: Clone> Waiters<T> {
             threads.extend(self.choose_caller(line, lines, now));
         }
         let news = self.newly_acknowledged(lines);
-        let all = self.failing || lines.fenced_by().is_some();
+        let over = lines.fenced_by().is_some() || lines.disk_failed().is_some();
+        let all = self.failing || over;
         let (from, until) = if all { (Seq::NONE, Seq(u64::MAX)) } else { news };
         for (place, waiter) in self.by_place.range_mut(Place::before(from)..Place::before(until)) {
             if !waiter.woken && waiter.standing(place.seq, lines) != Standing::Pending {
@@ -185,10 +186,11 @@ impl<T: Clone> Waiters<T> {
     /// From the first to before the last of these places, some line has acknowledged something
     /// since this was last asked. Nothing else is decided by acknowledgements.
     fn newly_acknowledged(&mut self, lines: &Lines) -> (Seq, Seq) {
-        self.seen.resize(lines.count(), Seq::NONE);
+        // The master's own disk is one line more.
+        self.seen.resize(lines.count() + 1, Seq::NONE);
         let mut news = (Seq(u64::MAX), Seq::NONE);
-        for (seen, line) in self.seen.iter_mut().zip(lines.iter()) {
-            let acked = line.acked_seq();
+        let acked = lines.iter().map(Line::acked_seq).chain([lines.stored_seq()]);
+        for (seen, acked) in self.seen.iter_mut().zip(acked) {
             if acked > *seen {
                 news = (news.0.min(seen.next()), news.1.max(acked.next()));
             }
@@ -243,8 +245,12 @@ impl<T> Waiter<T> {
 
     fn standing(&self, seq: Seq, lines: &Lines) -> Standing {
         let settled = |(id, line): (LineId, &Line)| line.acked_seq() >= seq || self.has_failed(id);
+        let stored = lines.stored_seq() >= seq;
         match self.failed_at {
-            _ if lines.acks(seq) >= self.concern.acks_needed(lines.count()) => Standing::Satisfied,
+            _ if stored && lines.acks(seq) >= self.concern.acks_needed(lines.count()) => {
+                Standing::Satisfied
+            }
+            _ if !stored && lines.disk_failed().is_some() => Standing::Failed,
             // Nobody will acknowledge anything to this master any more.
             _ if lines.fenced_by().is_some() => Standing::Failed,
             None => Standing::Pending,

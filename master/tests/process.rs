@@ -76,6 +76,8 @@ fn help_and_version_are_told_whatever_the_settings() {
         "MAX_MESSAGE_BYTES",
         "READ_TIMEOUT_MS",
         "SHUTDOWN_TIMEOUT_MS",
+        "DATA_DIR",
+        "MAX_LOG_BYTES",
     ];
     let own: [&[&str]; 2] = [&["SECONDARIES", "ACK_TIMEOUT_MS", "HEARTBEAT_MS"], &["DELAY_MS"]];
     for (role, own) in BOTH.into_iter().zip(own) {

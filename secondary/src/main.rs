@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::node;
+use common::store::Role;
 use secondary::faults::FaultInjector;
 use secondary::replica::Replica;
 use secondary::routes::Routes;
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
         settings.node.idempotency_keys,
     );
     node::run("secondary", &settings.node, &describe, |_| {
-        let replica = Replica::new(settings.node.idempotency_keys);
+        let (keys, bytes) = (settings.node.idempotency_keys, settings.node.max_log_bytes);
+        let replica = match settings.node.open_store(Role::Secondary)? {
+            None => Replica::in_memory(keys, bytes),
+            Some(opened) => Replica::on_disk(opened, bytes),
+        };
         Ok(Routes::new(replica, FaultInjector::new(settings.delay), settings.chaos))
     })
 }

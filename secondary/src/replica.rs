@@ -4,19 +4,27 @@
 //! before it is still on its way, waits for that one; so several calls in flight are stored in the
 //! order of `seq`. What the copy holds already is acknowledged again. What contradicts it is
 //! refused, and nothing is overwritten.
+//!
+//! With a [`Store`] nothing is acknowledged or shown that is not on the disk. Calls that arrive
+//! while a transaction is being written share the next one. They do not wait for it for ever: a
+//! disk that does not answer must not hold every thread.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::entries::{Draft, Epoch, Log, NotAccepted, Seq};
+use common::entries::{Accepted, Draft, Epoch, Log, NotAccepted, Seq};
 use common::logging::excerpt;
+use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
 use common::wire::{Ack, Conflict, Heartbeat, Position, Refusal, Replicate};
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
 /// How long a call waits for the one before it.
 pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a call waits for the disk.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a call.
 #[derive(Debug)]
@@ -30,6 +38,10 @@ pub enum Outcome {
     },
     /// Nothing was stored. Answers 409.
     Refused(Refusal),
+    /// There is no room for it. Answers 507.
+    Full,
+    /// The disk has failed: nothing is acknowledged any more. Answers 507 or 500.
+    DiskFailed(StoreError),
     /// It is not a call that a master makes. Answers 400.
     Malformed,
 }
@@ -40,14 +52,27 @@ pub struct Replica {
     state: Mutex<State>,
     /// Something was accepted.
     grown: Condvar,
+    /// A transaction is over.
+    written: Condvar,
+    store: Option<Store>,
+    /// What messages may take.
+    max_log_bytes: u64,
 }
 
 /// What a lock protects: the copy, and what is known of the master.
 #[derive(Debug)]
 struct State {
     log: Log,
+    /// Up to here it is on the disk, if there is one: what is acknowledged and shown.
+    stored: Seq,
+    /// A thread is writing to it.
+    writing: bool,
+    /// Why nothing can be written any more.
+    disk_failed: Option<StoreError>,
     /// The greatest epoch heard of.
     epoch: Epoch,
+    /// The one noted on the disk: a restart must not make a former master welcome again.
+    stored_epoch: Epoch,
     instance: String,
     /// What the master of that epoch said last.
     heartbeat: Option<Heartbeat>,
@@ -58,30 +83,51 @@ struct State {
 }
 
 impl Replica {
-    /// An empty copy that keeps the idempotency keys of the last `most_keys` entries with a key.
-    pub fn new(most_keys: usize) -> Replica {
-        let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let log = Log::new(most_keys);
+    /// An empty copy in memory that keeps the idempotency keys of the last `most_keys` entries with
+    /// one; its messages may take `max_log_bytes`.
+    pub fn in_memory(most_keys: usize, max_log_bytes: u64) -> Replica {
+        Replica::new(Log::new(most_keys), Epoch::default(), None, max_log_bytes)
+    }
+
+    /// A copy that is kept on a disk.
+    pub fn on_disk(Opened { store, log, epoch }: Opened, max_log_bytes: u64) -> Replica {
+        Replica::new(log, epoch, Some(store), max_log_bytes)
+    }
+
+    fn new(log: Log, epoch: Epoch, store: Option<Store>, max_log_bytes: u64) -> Replica {
         let state = State {
+            stored: log.last_seq(),
             log,
-            epoch: Epoch::default(),
-            instance,
+            writing: false,
+            disk_failed: None,
+            epoch,
+            stored_epoch: epoch,
+            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
             heartbeat: None,
             verified: Seq::NONE,
             committed: Seq::NONE,
         };
-        Replica { state: Mutex::new(state), grown: Condvar::new() }
+        let (state, grown, written) = (Mutex::new(state), Condvar::new(), Condvar::new());
+        Replica { state, grown, written, store, max_log_bytes }
     }
 
-    /// Reads the log, and the last entry known to be held by a quorum, under the lock; keep it
-    /// short.
-    pub fn read<T>(&self, read: impl FnOnce(&Log, Seq) -> T) -> T {
+    /// Reads the log up to an entry, and the last entry known to be held by a quorum, under the
+    /// lock; keep it short.
+    pub fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
         let state = self.lock();
-        read(&state.log, state.committed)
+        read(&state.log, state.stored, state.committed.min(state.stored))
+    }
+
+    /// Why nothing can be stored any more.
+    pub fn disk_failed(&self) -> Option<StoreError> {
+        self.lock().disk_failed.clone()
     }
 
     /// Takes note of how the master stands, and says how this copy does.
-    pub fn hear(&self, heartbeat: Heartbeat) -> Position {
+    ///
+    /// # Errors
+    /// When a greater epoch could not be noted on the disk.
+    pub fn hear(&self, heartbeat: Heartbeat) -> Result<Position, StoreError> {
         let mut state = self.lock();
         if heartbeat.epoch >= state.epoch {
             state.enter(heartbeat.epoch);
@@ -90,13 +136,16 @@ impl Replica {
             let held = state.holds(committed, heartbeat.committed_epoch);
             state.verify(if held { committed } else { Seq::NONE });
         }
-        state.position()
+        Ok(self.persist(state, Seq::NONE)?.position())
     }
 
     /// Why this copy should not be read as if it were up to date; `None` when it may be.
     pub fn lag(&self) -> Option<String> {
         let state = self.lock();
-        let (last, heard) = (state.log.last_seq(), state.heartbeat?);
+        if let Some(error) = &state.disk_failed {
+            return Some(format!("read-only, the disk has failed: {error}"));
+        }
+        let (last, heard) = (state.stored, state.heartbeat?);
         if heard.diverged {
             return Some("diverged: its log is not a prefix of the master's".into());
         }
@@ -126,13 +175,69 @@ impl Replica {
             None => return self.append_unnumbered(&drafts[0]),
         };
         let mut state = self.wait_for_predecessor(&call);
-        let outcome = state.receive(&call);
-        if let Ok(ack) = &outcome {
-            debug!("acknowledged seq={} duplicate={}", ack.seq, ack.duplicate);
-            self.grown.notify_all();
+        if let Some(failed) = &state.disk_failed {
+            return Outcome::DiskFailed(failed.clone());
         }
-        drop(state);
-        outcome.map_or_else(Outcome::Refused, Outcome::Acknowledged)
+        state.enter(call.master_epoch);
+        if !state.has_room(&call, self.max_log_bytes) {
+            return Outcome::Full;
+        }
+        let accepted = match state.receive(&call) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        self.grown.notify_all();
+        match self.persist(state, call.last()) {
+            Ok(state) => {
+                let seq = call.last();
+                let duplicate = accepted.new == 0 && !call.drafts.is_empty();
+                debug!("acknowledged seq={seq} duplicate={duplicate}");
+                let (status, idx, position) = ("ok".into(), seq.previous().0, state.position());
+                Outcome::Acknowledged(Ack { status, idx, seq, duplicate, position })
+            }
+            Err(error) => Outcome::DiskFailed(error),
+        }
+    }
+
+    /// Returns when everything up to this entry, and the epoch, is on the disk.
+    fn persist<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Seq,
+    ) -> Result<MutexGuard<'a, State>, StoreError> {
+        let Some(store) = &self.store else {
+            (state.stored, state.stored_epoch) = (state.log.last_seq(), state.epoch);
+            return Ok(state);
+        };
+        let (epoch, deadline) = (state.epoch, Instant::now() + DISK_TIMEOUT);
+        while state.stored < until || state.stored_epoch < epoch {
+            if let Some(failed) = &state.disk_failed {
+                return Err(failed.clone());
+            }
+            if state.writing {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(StoreError::silent_for(DISK_TIMEOUT));
+                }
+                let waited = self.written.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            // With the entries of all who came while another one wrote.
+            let batch = state.log.batch(state.stored.next(), TRANSACTION_BYTES);
+            let epoch = state.epoch;
+            state.writing = true;
+            drop(state);
+            let written = store.write(&batch, epoch);
+            state = self.lock();
+            state.writing = false;
+            match written {
+                Ok(()) => (state.stored, state.stored_epoch) = (batch.last(), epoch),
+                Err(error) => state.fail(error),
+            }
+            self.written.notify_all();
+        }
+        Ok(state)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,9 +261,17 @@ impl Replica {
 
     fn append_unnumbered(&self, draft: &Draft) -> Outcome {
         let mut state = self.lock();
+        if let Some(failed) = &state.disk_failed {
+            return Outcome::DiskFailed(failed.clone());
+        }
+        if state.log.bytes() + draft.message.json().len() as u64 > self.max_log_bytes {
+            return Outcome::Full;
+        }
         let seq = state.log.append(Epoch::default(), draft);
-        drop(state);
         self.grown.notify_all();
+        if let Err(error) = self.persist(state, seq) {
+            return Outcome::DiskFailed(error);
+        }
         info!("accepted seq={seq} numbered=false msg={}", excerpt(&draft.message));
         Outcome::AppendedUnnumbered { idx: seq.0 - 1 }
     }
@@ -184,18 +297,29 @@ impl Numbered {
 impl State {
     fn position(&self) -> Position {
         Position {
-            last_seq: self.log.last_seq(),
-            last_epoch: self.log.last_epoch(),
+            last_seq: self.stored,
+            last_epoch: self.log.epoch_of(self.stored),
             epoch: self.epoch,
             instance: self.instance.clone(),
         }
     }
 
-    /// A call or a heartbeat of this epoch's master, at least as great as any before.
+    /// A call or a heartbeat of this epoch's master has come.
     fn enter(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
         }
+    }
+
+    /// Nothing is written any more until the node is started again.
+    fn fail(&mut self, error: StoreError) {
+        error!("became read-only, the disk has failed error={:?}", error.problem);
+        self.disk_failed = Some(error);
+    }
+
+    fn has_room(&self, call: &Numbered, most: u64) -> bool {
+        let new: u64 = call.drafts.iter().map(|draft| draft.message.json().len() as u64).sum();
+        call.last() <= self.log.last_seq() || self.log.bytes() + new <= most
     }
 
     /// Whether this entry of the master's is held. Two entries at one place are the same when their
@@ -219,14 +343,13 @@ impl State {
         call.first > last.next() && last >= call.acked && call.master_epoch >= self.epoch
     }
 
-    fn receive(&mut self, call: &Numbered) -> Result<Ack, Refusal> {
+    fn receive(&mut self, call: &Numbered) -> Result<Accepted, Refusal> {
         if call.master_epoch < self.epoch {
             let (theirs, known) = (call.master_epoch, self.epoch);
             warn!("refused a stale master epoch={theirs} known_epoch={known}");
             let error = format!("Epoch {theirs} is over: epoch {known} has begun");
             return Err(self.refuse(Conflict::StaleEpoch, error));
         }
-        self.enter(call.master_epoch);
         let previous = call.first.previous();
         let last = self.log.last_seq();
         if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
@@ -237,11 +360,8 @@ impl State {
                 if accepted.new > 0 {
                     self.log_accepted(call, last.next());
                 }
-                let seq = call.last();
-                self.verify(seq);
-                let duplicate = accepted.new == 0 && !call.drafts.is_empty();
-                let idx = seq.previous().0;
-                Ok(Ack { status: "ok".into(), idx, seq, duplicate, position: self.position() })
+                self.verify(call.last());
+                Ok(accepted)
             }
             Err(NotAccepted::Diverged(seq)) => Err(self.refuse_diverged(seq)),
             Err(NotAccepted::Gap) => {
@@ -289,18 +409,21 @@ mod tests {
             Outcome::AppendedUnnumbered { idx } => format!("unnumbered idx {idx}"),
             Outcome::Refused(r) => format!("{:?} {}", r.code, r.position.last_seq),
             Outcome::Malformed => "malformed".into(),
+            Outcome::Full => "full".into(),
+            Outcome::DiskFailed(error) => format!("disk failed: {error}"),
         }
     }
 
     fn log_of(replica: &Replica) -> String {
         let all = common::http::Request { path: "/messages".into(), ..Default::default() };
-        let read = replica.read(|log, committed| common::reading::answer(&all, log, committed));
+        let read = replica
+            .read(|log, last, committed| common::reading::answer(&all, log, last, committed));
         String::from_utf8(read.into_body()).unwrap()
     }
 
     #[test]
     fn calls_and_their_answers() {
-        let replica = Replica::new(9);
+        let replica = Replica::in_memory(9, u64::MAX);
         let script = [
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "ok 1 of 1"),
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "duplicate 1"),
@@ -330,7 +453,7 @@ mod tests {
 
     #[test]
     fn an_early_call_waits_for_its_predecessor_and_is_stored_after_it() {
-        let replica = Replica::new(9);
+        let replica = Replica::in_memory(9, u64::MAX);
         thread::scope(|scope| {
             let early = r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#;
             let early = scope.spawn(|| line(&replica, early));
@@ -342,7 +465,7 @@ mod tests {
 
     #[test]
     fn an_early_call_whose_predecessor_never_comes_is_told_what_is_missing() {
-        let replica = Replica::new(9);
+        let replica = Replica::in_memory(9, u64::MAX);
         let start = Instant::now();
         assert_eq!(line(&replica, r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#), "Gap 0");
         assert!(start.elapsed() >= PREDECESSOR_TIMEOUT);
@@ -354,40 +477,42 @@ mod tests {
 
     /// What a read of committed entries shows after a master has said this.
     fn committed_after(replica: &Replica, epoch: u64, committed: u64, of: u64) -> u64 {
-        replica.hear(Heartbeat {
+        let heartbeat = Heartbeat {
             epoch: Epoch(epoch),
             last_seq: Seq(9),
             committed_seq: Seq(committed),
             committed_epoch: Epoch(of),
             diverged: false,
-        });
-        replica.read(|_, committed| committed.0)
+        };
+        replica.hear(heartbeat).unwrap();
+        replica.read(|_, _, committed| committed.0)
     }
 
     #[test]
     fn committed_is_what_the_master_says_of_entries_that_are_known_to_be_its_own() {
-        let replica = Replica::new(9);
+        let replica = Replica::in_memory(9, u64::MAX);
         let send = |json: &str| line(&replica, json);
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(committed_after(&replica, 5, 2, 5), 2);
         assert_eq!(committed_after(&replica, 5, 4, 5), 3, "no more than it holds");
         assert_eq!(send(r#"{"epoch":5,"seq":4,"prev_epoch":5,"msg":"d"}"#), "ok 4 of 4");
-        assert_eq!(replica.read(|_, committed| committed.0), 4, "told before it arrived");
+        assert_eq!(replica.read(|_, _, committed| committed.0), 4, "told before it arrived");
         assert_eq!(send(r#"{"epoch":5,"seq":5,"prev_epoch":5,"msg":"e"}"#), "ok 5 of 5");
         assert_eq!(committed_after(&replica, 4, 5, 5), 4, "the word of a former master");
         // Another reign, in which another fifth entry was committed.
         assert_eq!(committed_after(&replica, 6, 5, 6), 4);
         assert_eq!(committed_after(&replica, 6, 7, 6), 4);
         assert_eq!(send(r#"{"epoch":6,"seq":5,"prev_epoch":5,"msg":"x"}"#), "Diverged 5");
-        assert_eq!(replica.read(|_, committed| committed.0), 4);
+        assert_eq!(replica.read(|_, _, committed| committed.0), 4);
     }
 
     #[test]
     fn a_copy_is_ready_when_its_master_says_that_it_is_level_and_no_other() {
-        let replica = Replica::new(9);
+        let replica = Replica::in_memory(9, u64::MAX);
         let told = |last, diverged| {
             let (epoch, last_seq) = (Epoch(5), Seq(last));
-            replica.hear(Heartbeat { epoch, last_seq, diverged, ..Heartbeat::default() });
+            let heartbeat = Heartbeat { epoch, last_seq, diverged, ..Heartbeat::default() };
+            replica.hear(heartbeat).unwrap();
             replica.lag().unwrap_or_default()
         };
         assert_eq!(told(0, false), "");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::entries::{Epoch, Seq};
 use common::http::{Handler, Reply, Request, Response};
 use common::reading;
+use common::store::StoreError;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
 use serde_json::json;
 
@@ -44,9 +45,9 @@ impl Routes {
             ("/health" | "/ready" | "/entries", _) => wire::method_not_allowed(READ),
             (path, method) if path == "/messages" || path.starts_with("/messages/") => match method
             {
-                "GET" | "HEAD" => {
-                    self.replica.read(|log, committed| reading::answer(request, log, committed))
-                }
+                "GET" | "HEAD" => self
+                    .replica
+                    .read(|log, last, committed| reading::answer(request, log, last, committed)),
                 _ => wire::method_not_allowed(READ),
             },
             _ => wire::not_found(),
@@ -55,10 +56,13 @@ impl Routes {
 
     fn health(&self) -> Response {
         let position = self.replica.position();
+        let disk_failed = self.replica.disk_failed();
         let health = SecondaryHealth {
             status: "ok".into(),
             count: position.last_seq.0,
             delay_ms: self.faults.faults().delay_ms,
+            read_only: disk_failed.is_some(),
+            reason: disk_failed.map(|error| format!("the disk has failed: {error}")),
             position: Some(position),
         };
         Response::json(200, &health)
@@ -74,17 +78,18 @@ impl Routes {
     /// What a recovering master reads: the entries from a place on, in the form of a call.
     fn entries(&self, query: &str) -> Response {
         let from = query.strip_prefix("from=").and_then(|from| from.parse().ok()).map(Seq);
-        self.replica.read(|log, _| match from {
-            Some(from) if from > Seq::NONE && from <= log.last_seq() => wire::entries(log, from),
+        self.replica.read(|log, last, _| match from {
+            Some(from) if from > Seq::NONE && from <= last => wire::entries(log, from, last),
             _ => Response::error(400, "from must be the place of an entry"),
         })
     }
 
     fn heartbeat(&self, body: &[u8]) -> Response {
         match wire::read_object::<Heartbeat>(body) {
-            Ok(heartbeat) if heartbeat.epoch <= Epoch::MOST => {
-                Response::json(200, &self.replica.hear(heartbeat))
-            }
+            Ok(heartbeat) if heartbeat.epoch <= Epoch::MOST => match self.replica.hear(heartbeat) {
+                Ok(position) => Response::json(200, &position),
+                Err(error) => disk_failed(&error),
+            },
             _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
         }
     }
@@ -108,6 +113,8 @@ impl Routes {
                 Response::json(200, &OriginalAck { status: "ok".into(), idx })
             }
             Outcome::Refused(refusal) => Response::json(409, &refusal),
+            Outcome::Full => Response::refused(507, "The log is full"),
+            Outcome::DiskFailed(error) => disk_failed(&error),
             Outcome::Malformed => Response::error(400, EXPECTED_MSG),
         }
     }
@@ -121,6 +128,11 @@ impl Routes {
             Err(problem) => Response::error(400, &problem),
         }
     }
+}
+
+fn disk_failed(error: &StoreError) -> Response {
+    let status = if error.is_full { 507 } else { 500 };
+    Response::error(status, &format!("The disk has failed: {error}"))
 }
 
 impl Handler for Routes {

@@ -34,6 +34,7 @@ mod verdict;
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Seq};
+use common::store::StoreError;
 use common::wire::Position;
 
 use crate::concern;
@@ -103,6 +104,10 @@ pub struct Lines {
     last_number: u64,
     /// The last entry of the log.
     last: Seq,
+    /// The last entry that the master itself holds for good: with a disk, the last one on it.
+    stored: Seq,
+    has_disk: bool,
+    disk_failed: Option<StoreError>,
     /// The last entry that a quorum has held.
     committed: Seq,
     /// How many nodes are a quorum, the master included.
@@ -120,6 +125,9 @@ impl Lines {
             epoch: Epoch::default(),
             last_number: 0,
             last: Seq::NONE,
+            stored: Seq::NONE,
+            has_disk: false,
+            disk_failed: None,
             committed: Seq::NONE,
             quorum: concern::majority(urls.len() + 1),
             thresholds,
@@ -127,11 +135,19 @@ impl Lines {
         }
     }
 
+    /// The log is kept on a disk, which holds it up to this entry.
+    pub fn keep_on_disk(&mut self, stored: Seq) {
+        (self.has_disk, self.last, self.stored) = (true, stored, stored);
+    }
+
     /// Begins the reign of this epoch, over a log that ends with this entry; `found` says what was
     /// heard of each secondary.
     pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, found: &[Found]) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
         (self.epoch, self.last) = (epoch, last);
+        if !self.has_disk {
+            self.stored = last;
+        }
         for (line, found) in self.lines.iter_mut().zip(found) {
             line.begin_reign(last, *found, self.thresholds);
         }
@@ -141,8 +157,33 @@ impl Lines {
     pub fn appended(&mut self, seq: Seq, now: Instant) {
         assert_eq!(seq, self.last.next(), "entries are appended one after another");
         self.last = seq;
+        if !self.has_disk {
+            self.stored = seq;
+        }
         self.lines.iter_mut().for_each(|line| line.appended(now));
         self.commit();
+    }
+
+    /// Everything up to and including this entry is on the master's disk.
+    pub fn store(&mut self, seq: Seq) {
+        assert!(seq <= self.last, "entry {seq} stored, the last is {}", self.last);
+        self.stored = self.stored.max(seq);
+        self.commit();
+    }
+
+    /// The last entry that the master itself holds for good.
+    pub fn stored_seq(&self) -> Seq {
+        self.stored
+    }
+
+    /// The master's disk has failed: nothing more is stored.
+    pub fn fail_disk(&mut self, error: StoreError) {
+        self.disk_failed.get_or_insert(error);
+    }
+
+    /// Why nothing more is stored.
+    pub fn disk_failed(&self) -> Option<&StoreError> {
+        self.disk_failed.as_ref()
     }
 
     /// The last entry that a quorum has held. It does not go back when a secondary forgets.
@@ -152,7 +193,7 @@ impl Lines {
 
     fn commit(&mut self) {
         let mut held: Vec<u64> = self.lines.iter().map(|line| line.acked_seq().0).collect();
-        held.push(self.last.0);
+        held.push(self.stored.0);
         self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
     }
 
@@ -220,8 +261,10 @@ impl Lines {
 
     /// Whether a call that begins now would carry this entry to this line.
     pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
+        // Before its reign begins a master calls nobody: it may have no right to.
+        let reigns = self.epoch > Epoch::default();
         let line = &self.lines[line];
-        line.covered() < seq && line.is_free(urgent, now)
+        reigns && line.covered() < seq && line.is_free(urgent, now)
     }
 
     /// Whether a call that this secondary gets twice is stored once.

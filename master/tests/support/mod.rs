@@ -1,6 +1,6 @@
 //! What the black-box tests share: real nodes as child processes ([`node`]), a cluster of them
 //! ([`cluster`]), a client that shows every byte ([`http`]), secondaries that misbehave
-//! ([`fake`]), and a wire that can be cut ([`relay`]).
+//! ([`fake`]), a wire that can be cut ([`relay`]), and a disk that fails ([`disk`]).
 //!
 //! Nothing here has a fixed port or a fixed sleep: nodes pick their port and say which, and
 //! [`wait_until`] waits for a condition with a deadline.
@@ -10,6 +10,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod disk;
 pub mod fake;
 pub mod history;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod node;
 pub mod output;
 pub mod port;
 pub mod relay;
+pub mod writers;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,0 +1,430 @@
+//! The log on disk: one file, written in transactions.
+//!
+//! With `DATA_DIR` a node keeps its log in `log.redb` in that directory, by the embedded engine
+//! [redb]. A [`Store`] knows nothing of replication: it takes batches of entries that follow
+//! what it has, and a batch is there, synced, when [`Store::write`] returns. Everything that waits
+//! meanwhile goes into the next one, so many writers share one sync.
+//!
+//! The file has two tables: `entries` by place, and `facts`: the version of this format, whose log
+//! it is, and the greatest epoch heard of.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+
+use crate::entries::{Batch, Draft, Epoch, Log, Message};
+
+/// The epoch, the idempotency key or the empty text, and the message's JSON, by place.
+const ENTRIES: TableDefinition<'_, u64, (u64, &str, &[u8])> = TableDefinition::new("entries");
+/// What is to be known of the node, by these names.
+const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+const FORMAT: &str = "format";
+const ROLE: &str = "role";
+const EPOCH: &str = "epoch";
+
+/// The version of the tables. A greater one is not understood.
+const KNOWN_FORMAT: u64 = 1;
+
+/// redb's cache: entries are written once and read once.
+const CACHE_BYTES: usize = 8 << 20;
+
+const FILE: &str = "log.redb";
+
+/// One transaction writes about as much at most.
+pub const TRANSACTION_BYTES: usize = 8 << 20;
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A master's.
+    Master,
+    /// A secondary's.
+    Secondary,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Master => "master",
+            Role::Secondary => "secondary",
+        })
+    }
+}
+
+/// Why the directory cannot be used, or the disk no longer, in words for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError {
+    /// What is wrong.
+    pub problem: String,
+    /// There is no room left.
+    pub is_full: bool,
+}
+
+impl StoreError {
+    /// The disk may be slow or dead.
+    pub fn silent_for(time: Duration) -> StoreError {
+        problem(format!("it has not answered for {} s", time.as_secs()))
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> StoreError {
+        let (error, full) = (error.into(), std::io::ErrorKind::StorageFull);
+        let is_full = matches!(&error, redb::Error::Io(error) if error.kind() == full);
+        let problem = match error {
+            redb::Error::DatabaseAlreadyOpen => "it is in use by another process".into(),
+            redb::Error::Corrupted(what) => format!("it is damaged: {what}"),
+            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                format!("it is damaged: {error}")
+            }
+            redb::Error::PreviousIo => "the disk has failed before".into(),
+            other => other.to_string(),
+        };
+        StoreError { problem, is_full }
+    }
+}
+
+fn problem(problem: impl Into<String>) -> StoreError {
+    StoreError { problem: problem.into(), is_full: false }
+}
+
+/// A log on disk that is open for writing. No other process can open it meanwhile.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Everything in it.
+    pub log: Log,
+    /// The greatest epoch heard of.
+    pub epoch: Epoch,
+}
+
+impl Store {
+    /// Opens the log in this directory, which is made if it is not there, and reads it back.
+    ///
+    /// # Errors
+    /// When the directory or the file cannot be used; then nothing has changed.
+    pub fn open(directory: &Path, role: Role, most_keys: usize) -> Result<Opened, StoreError> {
+        let file = file_in(directory);
+        let named = |error: StoreError| problem(format!("{}: {error}", file.display()));
+        if !file.exists() {
+            make(directory, &file, role).map_err(named)?;
+        }
+        Store::open_file(&file, Some(role), most_keys).map_err(named)
+    }
+
+    /// Opens the log of a stopped node, whatever its role, to look at it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn inspect(directory: &Path) -> Result<(Opened, Role), StoreError> {
+        let file = file_in(directory);
+        let named = |error: StoreError| problem(format!("{}: {error}", file.display()));
+        let opened = Store::open_file(&file, None, usize::MAX).map_err(named)?;
+        let role = opened.store.role().map_err(named)?;
+        Ok((opened, role))
+    }
+
+    fn open_file(file: &Path, role: Option<Role>, most_keys: usize) -> Result<Opened, StoreError> {
+        let metadata = fs::metadata(file)?;
+        if metadata.len() == 0 {
+            return Err(problem("it is damaged: it is empty"));
+        }
+        Store::read_back(builder().open(file)?, role, most_keys)
+    }
+
+    /// The same over something other than a file, which is empty or was a store before.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn with_backend(
+        backend: impl StorageBackend,
+        role: Role,
+        most_keys: usize,
+    ) -> Result<Opened, StoreError> {
+        let is_new = backend.len().map_err(|error| problem(error.to_string()))? == 0;
+        let database = builder().create_with_backend(backend)?;
+        if is_new {
+            set_up(&database, role)?;
+        }
+        Store::read_back(database, Some(role), most_keys)
+    }
+
+    fn read_back(
+        database: Database,
+        role: Option<Role>,
+        most_keys: usize,
+    ) -> Result<Opened, StoreError> {
+        let store = Store { database };
+        let format = store.fact(FORMAT)?;
+        if format != KNOWN_FORMAT {
+            return Err(problem(format!(
+                "its format is {format}, this program knows {KNOWN_FORMAT}"
+            )));
+        }
+        let owner = store.role()?;
+        if role.is_some_and(|role| role != owner) {
+            return Err(problem(format!(
+                "it belongs to a {owner}; to make a copy of it the log of a master, run \
+                 `master --data-dir COPY promote`"
+            )));
+        }
+        let epoch = Epoch(store.fact(EPOCH)?);
+        let log = store.load(most_keys)?;
+        Ok(Opened { store, log, epoch })
+    }
+
+    fn load(&self, most_keys: usize) -> Result<Log, StoreError> {
+        let mut log = Log::new(most_keys);
+        let read = self.database.begin_read()?;
+        for entry in read.open_table(ENTRIES)?.iter()? {
+            let (seq, entry) = entry?;
+            let (epoch, key, json) = entry.value();
+            let expected = log.last_seq().next();
+            if seq.value() != expected.0 {
+                return Err(problem(format!("it is damaged: entry {expected} is missing")));
+            }
+            let message = serde_json::from_slice::<Message>(json);
+            let message = message.map_err(|_| {
+                problem(format!("it is damaged: entry {expected} is not a message"))
+            })?;
+            let key = (!key.is_empty()).then(|| Arc::from(key));
+            log.append(Epoch(epoch), &Draft { message, key });
+        }
+        Ok(log)
+    }
+
+    /// Writes these entries, which follow what is there, and notes the greatest epoch heard of.
+    /// Both are on the disk when this returns.
+    ///
+    /// # Errors
+    /// When they are not, or nobody knows whether they are. Nothing more can be written then until
+    /// the store has been opened again.
+    pub fn write(&self, batch: &Batch, epoch: Epoch) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut entries = write.open_table(ENTRIES)?;
+            for (seq, epoch, key, json) in batch.iter() {
+                entries.insert(seq.0, (epoch.0, key.unwrap_or(""), json))?;
+            }
+            let mut facts = write.open_table(FACTS)?;
+            let noted = facts.get(EPOCH)?.map(|noted| noted.value());
+            if noted != Some(epoch.0) {
+                facts.insert(EPOCH, epoch.0)?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Makes it the log of a node of this role.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn set_role(&self, role: Role) -> Result<(), StoreError> {
+        self.set_fact(ROLE, role as u64)
+    }
+
+    fn role(&self) -> Result<Role, StoreError> {
+        match self.fact(ROLE)? {
+            0 => Ok(Role::Master),
+            1 => Ok(Role::Secondary),
+            other => Err(problem(format!("it is damaged: there is no role {other}"))),
+        }
+    }
+
+    fn fact(&self, name: &str) -> Result<u64, StoreError> {
+        let read = self.database.begin_read()?;
+        let facts = read.open_table(FACTS)?;
+        let fact = facts.get(name)?.map(|value| value.value());
+        fact.ok_or_else(|| problem(format!("it is damaged: it has no {name}")))
+    }
+
+    fn set_fact(&self, name: &str, value: u64) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        write.open_table(FACTS)?.insert(name, value)?;
+        write.commit()?;
+        Ok(())
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    // Reads the whole file, which we do anyway. Without it a damaged one can be taken for a good
+    // one, or make redb panic.
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
+fn file_in(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
+
+/// Makes a file that is either whole or not there.
+fn make(directory: &Path, file: &Path, role: Role) -> Result<(), StoreError> {
+    fs::create_dir_all(directory)?;
+    let unfinished = directory.join("log.redb.new");
+    if unfinished.exists() {
+        // A start that ended in between has left it.
+        fs::remove_file(&unfinished)?;
+    }
+    let database = builder().create(&unfinished)?;
+    set_up(&database, role)?;
+    drop(database);
+    fs::rename(&unfinished, file)?;
+    // The name is on the disk when the directory is.
+    File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+fn set_up(database: &Database, role: Role) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    {
+        let mut facts = write.open_table(FACTS)?;
+        facts.insert(FORMAT, KNOWN_FORMAT)?;
+        facts.insert(ROLE, role as u64)?;
+        facts.insert(EPOCH, 0)?;
+        write.open_table(ENTRIES)?;
+    }
+    write.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use crate::entries::Seq;
+
+    use super::*;
+
+    /// A directory of its own that is removed in the end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Directory {
+            static COUNT: AtomicU64 = AtomicU64::new(0);
+            let name = format!("store-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
+            Directory(std::env::temp_dir().join(name))
+        }
+
+        fn open(&self, role: Role) -> Result<Opened, StoreError> {
+            Store::open(&self.0, role, 9)
+        }
+
+        fn refusal(&self) -> String {
+            self.open(Role::Master).expect_err("it must be refused").to_string()
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn append(log: &mut Log, store: &Store, texts: &[&str]) -> Result<(), StoreError> {
+        let first = log.last_seq().next();
+        for text in texts {
+            let key = text.starts_with('k').then(|| Arc::from(*text));
+            log.append(Epoch(7), &Draft { message: Message::new(text), key });
+        }
+        store.write(&log.batch(first, usize::MAX), Epoch(7))
+    }
+
+    fn texts(log: &Log) -> String {
+        let chunks = log.chunks(Seq(1)..=log.last_seq());
+        String::from_utf8(chunks.iter().flat_map(|c| c.bytes()).copied().collect()).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_with_epochs_and_keys() {
+        let directory = Directory::new();
+        let Opened { store, mut log, epoch } = directory.open(Role::Master).unwrap();
+        assert_eq!((log.last_seq(), epoch), (Seq::NONE, Epoch(0)));
+        append(&mut log, &store, &["a", "k1", "\"\u{1F600}\""]).unwrap();
+        append(&mut log, &store, &["d"]).unwrap();
+        store.write(&log.batch(Seq(5), 1), Epoch(9)).unwrap();
+        drop(store);
+        let again = directory.open(Role::Master).unwrap();
+        assert_eq!(texts(&again.log), "\"a\",\"k1\",\"\\\"\u{1F600}\\\"\",\"d\"");
+        assert_eq!((again.log.last_epoch(), again.epoch), (Epoch(7), Epoch(9)));
+        assert_eq!(again.log.find_key("k1"), Some(Seq(2)));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_in_plain_words_and_left_as_it_is() {
+        let directory = Directory::new();
+        let opened = directory.open(Role::Secondary).unwrap();
+        assert!(directory.refusal().ends_with("it is in use by another process"));
+        drop(opened);
+        let refusal = directory.refusal();
+        assert!(refusal.contains("it belongs to a secondary"), "{refusal}");
+        let store = directory.open(Role::Secondary).unwrap().store;
+        store.set_role(Role::Master).unwrap();
+        store.set_fact(FORMAT, 2).unwrap();
+        drop(store);
+        assert!(directory.refusal().ends_with("its format is 2, this program knows 1"));
+        for damage in [&b"something else"[..], b""] {
+            fs::write(file_in(&directory.0), damage).unwrap();
+            let refusal = directory.refusal();
+            assert!(refusal.contains("it is damaged"), "{refusal}");
+            assert_eq!(fs::read(file_in(&directory.0)).unwrap(), damage);
+        }
+        let file = Directory::new();
+        fs::write(&file.0, "a file").unwrap();
+        assert!(file.refusal().contains("log.redb"), "{}", file.refusal());
+        fs::remove_file(&file.0).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_cut_or_changed_is_refused_and_left_as_it_is_or_holds_everything() {
+        let directory = Directory::new();
+        let Opened { store, mut log, .. } = directory.open(Role::Master).unwrap();
+        for _ in 0..20 {
+            append(&mut log, &store, &["message"]).unwrap();
+        }
+        drop(store);
+        let file = file_in(&directory.0);
+        let whole = fs::read(&file).unwrap();
+        let cuts = (whole.len() - 4096..whole.len()).chain((0..whole.len()).step_by(1009));
+        let cut = cuts.map(|length| whole[..length].to_vec());
+        let changed = (0..whole.len()).step_by(509).map(|at| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x55;
+            bytes
+        });
+        let mut refused = 0;
+        for damaged in cut.chain(changed) {
+            fs::write(&file, &damaged).unwrap();
+            match directory.open(Role::Master) {
+                Ok(opened) => assert_eq!(texts(&opened.log), texts(&log)),
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.to_string().contains("it is damaged"), "{error}");
+                    assert!(fs::read(&file).unwrap() == damaged, "it was changed");
+                }
+            }
+        }
+        assert!(refused > 4096, "only {refused} were refused");
+    }
+}

@@ -1,0 +1,204 @@
+//! Disks that fail, freeze or lose power at the n-th sync, for every n of a small run.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::entries::{Draft, Epoch, Log, Message, Seq};
+use common::store::{Opened, Role, Store};
+use master::concern::Concern;
+use master::disk;
+use master::health::Thresholds;
+use master::replication::{Options, ReadOnly, Replication, Written};
+use secondary::replica::{Outcome, Replica};
+use serde_json::json;
+use support::SOON;
+use support::disk::Disk;
+use support::history::Dice;
+
+/// How many entries a run writes, one after another.
+const ENTRIES: u64 = 8;
+
+/// More syncs than a run makes.
+const SYNCS: u64 = 30;
+
+/// How long a master waits for what it needs for an answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A node that keeps its log on a disk: what the runs below ask of both roles.
+trait Durable: Sync {
+    const ROLE: Role;
+    fn start(opened: Opened) -> Self;
+    /// Writes the entry of this number; whether it was acknowledged.
+    fn write(&self, number: u64) -> bool;
+    /// Why nothing can be written any more.
+    fn disk_failed(&self) -> Option<String>;
+    /// What it shows.
+    fn shown(&self) -> u64;
+}
+
+impl Durable for Replica {
+    const ROLE: Role = Role::Secondary;
+
+    fn start(opened: Opened) -> Replica {
+        Replica::on_disk(opened, u64::MAX)
+    }
+
+    fn write(&self, number: u64) -> bool {
+        let prev_epoch = u8::from(number > 1);
+        let call = json!({ "epoch": 1, "prev_epoch": prev_epoch, "seq": number, "msg": "m" });
+        match self.receive(serde_json::from_value(call).expect("it is a call")) {
+            Outcome::Acknowledged(ack) => {
+                assert_eq!(ack.position.last_seq, Seq(number));
+                true
+            }
+            Outcome::DiskFailed(_) => false,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    fn disk_failed(&self) -> Option<String> {
+        Replica::disk_failed(self).map(|error| error.problem)
+    }
+
+    fn shown(&self) -> u64 {
+        self.position().last_seq.0
+    }
+}
+
+impl Durable for Arc<Replication> {
+    const ROLE: Role = Role::Master;
+
+    fn start(opened: Opened) -> Arc<Replication> {
+        let options = Options {
+            secondaries: Vec::new(),
+            ack_timeout: PATIENCE,
+            quorum: None,
+            idempotency_keys: 9,
+            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 5 },
+            max_log_bytes: u64::MAX,
+        };
+        let replication = Arc::new(Replication::new(options, Some(opened)));
+        disk::start(&replication).expect("a thread can be started");
+        replication.begin_reign(Epoch(1), &[], Vec::new(), &[]);
+        replication
+    }
+
+    fn write(&self, _number: u64) -> bool {
+        let draft = Draft { message: Message::new("m"), key: None };
+        let acknowledged = Mutex::new(None);
+        Replication::write(self, &draft, Concern::AllOrFail, |_, written| {
+            let is = match written {
+                Written::Acknowledged(_) => true,
+                Written::Unacknowledged { failed, .. } => {
+                    assert_eq!(&*failed.secondary, "the master");
+                    false
+                }
+                Written::DiskFailed(..) | Written::ReadOnly(ReadOnly::DiskFailed(_)) => false,
+                other => panic!("{other:?}"),
+            };
+            *acknowledged.lock().expect("nobody panics") = Some(is);
+        });
+        acknowledged.into_inner().expect("nobody panics").expect("it was answered")
+    }
+
+    fn disk_failed(&self) -> Option<String> {
+        self.lock().lines.disk_failed().map(|error| error.problem.clone())
+    }
+
+    fn shown(&self) -> u64 {
+        self.lock().lines.stored_seq().0
+    }
+}
+
+fn entries(log: &Log) -> u64 {
+    log.last_seq().0
+}
+
+/// Goal: whichever sync fails, nothing is acknowledged from then on; what was is there after a
+/// restart, even if the power is lost, and nothing that came after the failure.
+fn fails_at_every_sync<N: Durable>() {
+    let mut failed = 0;
+    for syncs in 0..SYNCS {
+        let disk = Disk::failing_after(syncs);
+        let mut acknowledged = 0;
+        if let Ok(opened) = Store::with_backend(disk.clone(), N::ROLE, 9) {
+            let node = N::start(opened);
+            while acknowledged < ENTRIES && node.write(acknowledged + 1) {
+                acknowledged += 1;
+            }
+            if acknowledged < ENTRIES {
+                failed += 1;
+                assert!(!node.write(acknowledged + 1), "acknowledged on a broken disk");
+                let why = node.disk_failed().unwrap_or_default();
+                assert!(why.contains("the disk is broken"), "{why:?}");
+                assert_eq!(node.shown(), acknowledged, "it shows what is on the disk");
+            }
+            for seed in 0..20 {
+                let left = disk.after_power_loss(&mut Dice::new(syncs * 100 + seed));
+                let again = Store::with_backend(left, N::ROLE, 9);
+                let held = entries(&again.expect("it was whole before").log);
+                let expected = acknowledged..=acknowledged + 1;
+                assert!(expected.contains(&held), "{held} of {acknowledged}, {syncs} syncs");
+            }
+        }
+    }
+    assert!(failed as u64 >= ENTRIES, "only {failed} runs failed");
+}
+
+#[test]
+fn a_secondarys_disk_fails_at_every_sync() {
+    fails_at_every_sync::<Replica>();
+}
+
+#[test]
+fn a_masters_disk_fails_at_every_sync() {
+    fails_at_every_sync::<Arc<Replication>>();
+}
+
+/// Goal: whichever sync freezes, reads go on and show what is on the disk, writes are told so after
+/// a while, and when the disk answers again everything goes on.
+fn freezes_at_every_sync<N: Durable>() {
+    let froze = |syncs| {
+        let disk = Disk::sound();
+        let opened = Store::with_backend(disk.clone(), N::ROLE, 9).expect("the disk is sound");
+        let node = N::start(opened);
+        disk.freeze_after(syncs);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| (1..=ENTRIES).take_while(|n| node.write(*n)).count());
+            if !disk.is_frozen_within(Duration::from_secs(2)) {
+                assert_eq!(first.join().expect("no panic"), ENTRIES as usize);
+                // Closing the store syncs once more.
+                disk.thaw();
+                return false;
+            }
+            let shown = node.shown();
+            let start = Instant::now();
+            assert!(!node.write(shown + 1), "acknowledged on a frozen disk");
+            assert!(start.elapsed() < SOON, "it hangs");
+            assert_eq!((node.shown(), node.disk_failed()), (shown, None));
+            disk.thaw();
+            first.join().expect("no panic");
+            let next = node.shown() + 1;
+            assert!(node.write(next), "it goes on");
+            true
+        })
+    };
+    let frozen = thread::scope(|scope| {
+        let runs: Vec<_> = (0..SYNCS).map(|syncs| scope.spawn(move || froze(syncs))).collect();
+        runs.into_iter().map(|run| run.join().expect("a run failed")).filter(|froze| *froze).count()
+    });
+    assert!(frozen as u64 >= ENTRIES, "only {frozen} runs froze");
+}
+
+#[test]
+fn a_secondarys_disk_freezes_at_every_sync() {
+    freezes_at_every_sync::<Replica>();
+}
+
+#[test]
+fn a_masters_disk_freezes_at_every_sync() {
+    freezes_at_every_sync::<Arc<Replication>>();
+}

@@ -1,0 +1,413 @@
+//! Logs on disk: what was acknowledged is there after any node, or all, were killed.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use serde_json::{Value, json};
+use support::binary::Role;
+use support::cluster::{Cluster, assert_each_once};
+use support::history::{Dice, check};
+use support::node::Node;
+use support::writers::under;
+use support::{SOON, unique, wait_until};
+
+/// A directory of its own that is removed in the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Directory {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("durable-{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
+        let path = env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("the temporary directory can be written");
+        Directory(path)
+    }
+
+    fn of(&self, node: &str) -> String {
+        self.0.join(node).to_str().expect("a path in UTF-8").to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A master and two secondaries that keep their logs in there.
+fn cluster(directory: &Directory, master: &[(&str, &str)]) -> Cluster {
+    let [own, first, second] = ["master", "first", "second"].map(|node| directory.of(node));
+    let master = [&[("DATA_DIR", own.as_str())], master].concat();
+    let (first, second) = ([("DATA_DIR", first.as_str())], [("DATA_DIR", second.as_str())]);
+    Cluster::start(&[&first, &second], &master)
+}
+
+fn copy_directory(from: &str, to: &str) {
+    let copied = process::Command::new("cp").args(["-r", from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{from} cannot be copied");
+}
+
+fn kill_all(cluster: &mut Cluster) {
+    cluster.master.kill();
+    cluster.secondaries.iter_mut().for_each(Node::kill);
+}
+
+fn restart_all(cluster: &mut Cluster) {
+    cluster.secondaries.iter_mut().for_each(Node::restart);
+    cluster.master.restart();
+}
+
+fn post_with_key(node: &Node, message: &str, key: &str) -> Value {
+    let body = json!({ "msg": message }).to_string();
+    let header = format!("Idempotency-Key: {key}");
+    let headers = [header.as_str(), "Prefer: return=minimal"];
+    let answer = node.connect().try_send("POST", "/messages", &headers, &body);
+    let answer = answer.expect("the node answers");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn a_cluster_that_was_killed_whole_goes_on_where_it_was() {
+    // Goal: log, numbering and idempotency keys survive; the epoch is a greater one.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[]);
+    cluster.post("a");
+    assert_eq!(post_with_key(&cluster.master, "b", "key")["seq"], 2);
+    let epoch = cluster.master.health()["epoch"].as_u64();
+    kill_all(&mut cluster);
+    restart_all(&mut cluster);
+    cluster.wait_until_ready();
+    let again = post_with_key(&cluster.master, "b", "key");
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(2), &json!(true)));
+    assert!(cluster.master.health()["epoch"].as_u64() > epoch);
+    cluster.post("c");
+    assert_eq!(cluster.logs(), vec![["a", "b", "c"]; 3]);
+}
+
+#[test]
+fn a_secondary_that_was_away_resumes_where_it_was() {
+    // Goal: of the 200 entries that it has, none is sent again.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[("LOG_LEVEL", "debug"), ("HEARTBEAT_MS", "50")]);
+    (0..200).for_each(|_| cluster.post("m"));
+    cluster.secondaries[1].kill();
+    let missed = json!({ "msg": "missed", "w": 2 }).to_string();
+    assert_eq!(cluster.master.send("POST", "/messages", &missed).status, 201);
+    cluster.secondaries[1].restart();
+    cluster.wait_until_equal(SOON);
+    let url = cluster.secondaries[1].url();
+    let lines = cluster.master.printed();
+    let called = |line: &&String| line.contains("called secondary=") && line.contains(&url);
+    let last = lines.iter().rfind(called).expect("it was called");
+    assert!(last.contains("first_seq=201 last_seq=201"), "{last}");
+}
+
+#[test]
+fn a_master_whose_disk_is_behind_takes_the_rest_from_its_secondaries() {
+    // Goal: its directory is an older copy; the secondaries' logs continue it.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[]);
+    cluster.post("a");
+    cluster.master.kill();
+    let (own, old) = (directory.of("master"), directory.of("old"));
+    copy_directory(&own, &old);
+    cluster.master.restart();
+    cluster.wait_until_ready();
+    cluster.post("b");
+    cluster.master.kill();
+    fs::remove_dir_all(&own).unwrap();
+    copy_directory(&old, &own);
+    cluster.master.restart();
+    cluster.wait_until_equal(SOON);
+    assert_eq!(cluster.master.log(), ["a", "b"]);
+    cluster.post("c");
+    kill_all(&mut cluster);
+    restart_all(&mut cluster);
+    cluster.wait_until_equal(SOON);
+    assert_eq!(cluster.master.log(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_master_whose_disk_contradicts_its_secondaries_does_not_reign() {
+    // Goal: while it was away another master reigned. It says so, ends nobody's reign and
+    // overwrites nothing.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[]);
+    cluster.post("a");
+    cluster.secondaries.iter_mut().for_each(Node::kill);
+    let alone = json!({ "msg": "alone", "w": 1 }).to_string();
+    assert_eq!(cluster.master.send("POST", "/messages", &alone).status, 201);
+    cluster.master.kill();
+    cluster.secondaries.iter_mut().for_each(Node::restart);
+    let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let other = Node::master(&urls, &[]);
+    for message in ["x", "y", "z"] {
+        assert_eq!(other.post_message(message).status, 201);
+    }
+    cluster.master.restart();
+    let reason = wait_until("barred", SOON, || {
+        let health = cluster.master.health();
+        health["reason"].as_str().map(str::to_string).ok_or(health.to_string())
+    });
+    assert!(reason.contains("the log on disk ends with entry 2"), "{reason}");
+    let refused = cluster.master.post_message("m");
+    assert_eq!((refused.status, &refused.json()["stored"]), (503, &json!(false)));
+    assert_eq!(cluster.master.log(), ["a", "alone"]);
+    assert_eq!(other.post_message("goes on").status, 201, "nobody has ended its reign");
+}
+
+#[test]
+fn a_copy_of_a_secondarys_log_is_promoted_to_a_masters() {
+    // Goal: the master's machine is lost. A copy of a secondary's directory takes its place.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[]);
+    cluster.post("a");
+    post_with_key(&cluster.master, "b", "key");
+    kill_all(&mut cluster);
+    let copy = directory.of("copy");
+    copy_directory(&directory.of("first"), &copy);
+    let data = ["--data-dir", copy.as_str()];
+    let refused = Role::Master.run(&[("PORT", "0")], &data);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("it belongs to a secondary") && said.lines().count() == 1, "{said}");
+    let promoted = Role::Master.run(&[], &[&data[..], &["promote"]].concat());
+    assert_eq!(String::from_utf8_lossy(&promoted.stdout), "ok role=master entries=2\n");
+    let master = Node::master(&[], &[("DATA_DIR", &copy)]);
+    assert_eq!(post_with_key(&master, "b", "key")["seq"], 2);
+    assert_eq!(post_with_key(&master, "c", "other")["seq"], 3);
+}
+
+#[test]
+fn an_operator_checks_and_reads_the_log_of_a_stopped_node() {
+    // Goal: `verify` and `dump`, and their refusal while the node is running.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[]);
+    cluster.post("say \"hi\"");
+    post_with_key(&cluster.master, "b", "key");
+    let own = directory.of("master");
+    let data = |command| ["--data-dir", own.as_str(), command];
+    let busy = Role::Master.run(&[], &data("verify"));
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("in use by another process"));
+    let epoch = cluster.master.health()["epoch"].to_string();
+    kill_all(&mut cluster);
+    let verified = Role::Master.run(&[], &data("verify"));
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.starts_with(&format!("ok role=master entries=2 last_epoch={epoch}")));
+    let dumped = Role::Master.run(&[], &data("dump"));
+    let expected = format!(
+        "{{\"seq\":1,\"epoch\":{epoch},\"msg\":\"say \\\"hi\\\"\"}}\n\
+         {{\"seq\":2,\"epoch\":{epoch},\"key\":\"key\",\"msg\":\"b\"}}\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&dumped.stdout), expected);
+    let nowhere = Role::Master.run(&[], &["verify"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_ends_the_start_with_one_line() {
+    // Goal: in use, damaged, not a directory; nothing is changed by that.
+    let directory = Directory::new();
+    let own = directory.of("own");
+    let node = Node::secondary(&[("DATA_DIR", &own)]);
+    let refusal = |path: &str| {
+        let settings = [("PORT", "0"), ("DATA_DIR", path)];
+        let output = Role::Secondary.run(&settings, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    assert!(refusal(&own).contains("in use by another process"));
+    drop(node);
+    let file = Path::new(&own).join("log.redb");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    assert!(refusal(&own).contains("log.redb"), "{}", refusal(&own));
+    assert!(refusal(file.to_str().unwrap()).contains("log.redb"));
+}
+
+#[test]
+fn a_log_has_room_for_so_much_and_no_more() {
+    // Goal: 507 before the append, on the master and on a secondary; what is there stays.
+    let directory = Directory::new();
+    let mut cluster = cluster(&directory, &[("MAX_LOG_BYTES", "1000")]);
+    let message = "x".repeat(100);
+    let stored = (0..20).take_while(|_| cluster.master.post_message(&message).status == 201);
+    assert_eq!(stored.count(), 9);
+    let refused = cluster.master.post_message(&message);
+    assert_eq!(refused.seen(), (507, r#"{"error":"log full","stored":false}"#));
+    assert_eq!(cluster.master.get("/ready").status, 200, "a shorter one may fit");
+    kill_all(&mut cluster);
+    restart_all(&mut cluster);
+    cluster.wait_until_ready();
+    assert_eq!(cluster.master.post_message(&message).status, 507);
+    cluster.post("y");
+    assert_eq!(cluster.logs()[2].len(), 10);
+    let small = Node::secondary(&[("MAX_LOG_BYTES", "10")]);
+    let full = small.send("POST", "/replicate", r#"{"epoch":1,"seq":1,"msg":"0123456789"}"#);
+    assert_eq!(full.status, 507);
+}
+
+/// One node, or all of them, are killed at a random moment and started again.
+fn one_kill(cluster: &mut Cluster, dice: &mut Dice) {
+    thread::sleep(Duration::from_millis(20 + dice.below(150)));
+    match dice.below(4) {
+        0 => {
+            kill_all(cluster);
+            restart_all(cluster);
+        }
+        1 => {
+            cluster.master.kill();
+            cluster.master.restart();
+        }
+        which => {
+            let node = &mut cluster.secondaries[which as usize - 2];
+            node.kill();
+            node.restart();
+        }
+    }
+    cluster.wait_until_ready();
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
+    // Goal: eight writers with keys, kills of one node or all at once. `SOAK_ROUNDS=200` plays
+    // longer, `CHAOS_SEED` the same kills again.
+    let number = |name: &str, default| {
+        env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (rounds, seed) = (number("SOAK_ROUNDS", 10), number("CHAOS_SEED", 1));
+    let directory = Directory::new();
+    let settings = [("ACK_TIMEOUT_MS", "2000"), ("HEARTBEAT_MS", "50")];
+    let mut cluster = cluster(&directory, &settings);
+    let mut dice = Dice::new(seed);
+    let writers = under(cluster.master.addr(), || {
+        for round in 1..=rounds {
+            one_kill(&mut cluster, &mut dice);
+            println!("round {round} of {rounds}");
+        }
+    });
+    cluster.wait_until_equal(SOON);
+    let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
+    assert!(acknowledged.count() as u64 > 10 * rounds, "too little was written");
+    check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
+}
+
+#[test]
+fn a_restart_reads_100_000_entries_back_at_once() {
+    // Goal: in under a second from the start of the process, in a release build; this one, without
+    // optimisation, must do it in ten.
+    let directory = Directory::new();
+    let own = directory.of("own");
+    let settings = [("DATA_DIR", own.as_str())];
+    let mut node = Node::secondary(&settings);
+    let entries = vec!["x".repeat(100); 10_000];
+    for batch in 0..10 {
+        let body = json!({ "epoch": 1, "prev_epoch": u8::from(batch > 0), "entry_epoch": 1,
+            "seq": batch * 10_000 + 1, "entries": entries });
+        let answer = node.send("POST", "/replicate", &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    node.kill();
+    let start = std::time::Instant::now();
+    node.restart();
+    let took = start.elapsed();
+    assert_eq!(node.health()["count"], 100_000);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// A node on a file system of its own that is full after two megabytes; `None` where that may not
+/// be made.
+fn on_small_disk(role: Role, secondaries: &str) -> Option<(Directory, Node)> {
+    let directory = Directory::new();
+    let disk = directory.of("disk");
+    fs::create_dir_all(&disk).expect("the directory can be made");
+    let mounted = process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs", &disk])
+        .stderr(process::Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("skipped: no file system can be mounted here");
+        return None;
+    }
+    let settings = [("DATA_DIR", disk.as_str()), ("SECONDARIES", secondaries)];
+    Some((directory, Node::start(role, &settings)))
+}
+
+fn unmount(directory: &Directory) {
+    let disk = directory.of("disk");
+    let status = process::Command::new("umount").arg(&disk).status();
+    assert!(status.is_ok_and(|status| status.success()), "{disk} is still mounted");
+}
+
+#[test]
+fn a_full_disk_makes_the_master_read_only_until_a_restart() {
+    // Goal: what could not be written is not acknowledged; what was acknowledged is there.
+    let Some((directory, mut master)) = on_small_disk(Role::Master, "") else { return };
+    let message = "x".repeat(50_000);
+    let mut acknowledged = 0;
+    let failed = loop {
+        let answer = master.connect().post_message_briefly(&message);
+        if answer.status != 201 {
+            break answer;
+        }
+        acknowledged += 1;
+    };
+    assert_eq!(failed.status, 507, "{}", failed.text());
+    assert_eq!(failed.json()["stored"], "unknown");
+    let refused = master.post_message("m");
+    assert_eq!((refused.status, &refused.json()["stored"]), (507, &json!(false)));
+    assert_eq!(master.get("/ready").status, 503);
+    assert_eq!(master.health()["read_only"], true);
+    assert_eq!(master.log().len(), acknowledged);
+    master.kill();
+    master.restart();
+    let held = master.log().len();
+    assert!((acknowledged..=acknowledged + 1).contains(&held), "{held} of {acknowledged}");
+    drop(master);
+    unmount(&directory);
+}
+
+#[test]
+fn a_full_disk_makes_a_secondary_read_only_and_the_master_names_it() {
+    // Goal: the secondary acknowledges nothing that it could not write, and serves what it has.
+    let Some((directory, secondary)) = on_small_disk(Role::Secondary, "") else { return };
+    let master = Node::master(&[&secondary.url()], &[("HEARTBEAT_MS", "50")]);
+    let message = "x".repeat(50_000);
+    let failed = loop {
+        let answer = master.connect().post_message_briefly(&message);
+        if answer.status != 201 {
+            break answer;
+        }
+    };
+    assert_eq!(failed.status, 502, "{}", failed.text());
+    assert!(failed.text().contains("The disk has failed"), "{}", failed.text());
+    let count = secondary.log().len();
+    assert_eq!(count as u64 + 1, failed.json()["seq"].as_u64().unwrap());
+    assert_eq!(secondary.get("/ready").status, 503);
+    assert_eq!(secondary.health()["read_only"], true);
+    drop((master, secondary));
+    unmount(&directory);
+}
+
+#[test]
+fn memory_and_disk_can_be_mixed() {
+    // Goal: a master with a disk and secondaries without, which are filled again after a restart.
+    let directory = Directory::new();
+    let own = directory.of("master");
+    let mut cluster = Cluster::start(&[&[], &[]], &[("DATA_DIR", &own)]);
+    let sent: Vec<String> = (0..50).map(|_| unique("m")).collect();
+    sent.iter().for_each(|message| cluster.post(message));
+    kill_all(&mut cluster);
+    restart_all(&mut cluster);
+    let (log, _) = cluster.wait_until_equal(SOON);
+    assert_each_once(&log, &sent);
+}
