@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down logs run demo test fmt check bench bench-peers soak
+.PHONY: help up down erase logs run demo test fmt check bench bench-peers soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -8,8 +8,11 @@ help: ## this list
 up: ## start the cluster in containers: master :8000, secondaries :8001 and :8002 (the slow one)
 	@docker/compose.sh up
 
-down: ## stop those containers and remove them
+down: ## stop those containers and remove them; logs kept with DATA_DIR=/data stay
 	@docker/compose.sh down
+
+erase: ## the same, and throw those logs away
+	@docker/compose.sh erase
 
 logs: ## follow what those containers log
 	@docker/compose.sh logs
@@ -43,4 +46,4 @@ endif
 
 bench-peers: ## the same appends beside Redis, etcd and NATS, where they are installed
 	cargo build --release --workspace
-	cargo bench -p master --bench bench -- peers
+	cargo bench -p master --bench bench -- peers peers-disk

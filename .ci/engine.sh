@@ -27,6 +27,7 @@ start_engine() {
     # A run that was cut off leaves containers, and the engine restarts those.
     docker ps --all --quiet | xargs --no-run-if-empty docker rm --force >/dev/null
     docker network prune --force >/dev/null
+    docker volume prune --force >/dev/null
 }
 
 try_to_start_engine() {

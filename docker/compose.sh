@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# compose.sh up|down|logs: the cluster in containers, with whichever compose is installed.
+# compose.sh up|down|erase|logs: the cluster in containers, with whichever compose is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -48,9 +48,10 @@ case ${1:-} in
         echo "Next: make demo, make logs, make down."
         ;;
     down) "${compose[@]}" down ;;
+    erase) "${compose[@]}" down --volumes ;;
     logs) exec "${compose[@]}" logs --follow --tail=100 ;;
     *)
-        echo "usage: compose.sh up|down|logs" >&2
+        echo "usage: compose.sh up|down|erase|logs" >&2
         exit 2
         ;;
 esac

@@ -24,8 +24,8 @@ fn rounds() -> usize {
     env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
 }
 
-/// The section that is not measured unless it is asked for.
-const PEERS: &str = "peers";
+/// The sections that are not measured unless they are asked for: they need other programs.
+const PEERS: [&str; 2] = ["peers", "peers-disk"];
 
 /// How long one measurement takes.
 const MEASURED: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ fn main() {
     if let Ok(role) = env::var("BENCH_ROLE") {
         return shapes::play(&role, &env::var("BENCH_OF").unwrap_or_default());
     }
-    let sections: [(&str, &str, fn()); 8] = [
+    let sections: [(&str, &str, fn()); 9] = [
         ("writes", "appends", writes::writes),
         ("shapes", "beside the floor and beside a pair of calls per request", writes::shapes),
         ("growth", "a long log", limits::growth),
@@ -42,12 +42,12 @@ fn main() {
         ("catchup", "a secondary that starts empty", limits::catchup),
         ("idle", "idle connections", limits::idle),
         ("blocked", "clients that wait", limits::blocked),
-        (PEERS, "beside Redis, etcd and NATS", writes::peers),
+        (PEERS[0], "in memory, beside Redis, etcd and NATS", writes::peers_in_memory),
+        (PEERS[1], "on disk, beside Redis, etcd and NATS", writes::peers_on_disk),
     ];
     let asked: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, what, run) in sections {
-        // The others need programs that are not part of this; they are measured when asked for.
-        let meant = asked.is_empty() && name != PEERS;
+        let meant = asked.is_empty() && !PEERS.contains(&name);
         if meant || asked.iter().any(|asked| asked == name) {
             println!("\n{name}: {what}");
             run();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, process, thread};
 
 use common::client::Client;
 use serde_json::Value;
@@ -131,13 +131,40 @@ impl Drop for Cluster {
     }
 }
 
-/// Our master and two secondaries, as released.
+/// Our master and two secondaries, as released, with their logs in memory.
 pub fn ours(protocol: impl Protocol + 'static) -> Cluster {
+    start_ours(protocol, None)
+}
+
+/// The same with their logs on the disk.
+pub fn ours_on_disk(protocol: impl Protocol + 'static) -> Cluster {
+    start_ours(protocol, Some(fresh_directory("ours")))
+}
+
+fn start_ours(protocol: impl Protocol + 'static, directory: Option<PathBuf>) -> Cluster {
     let (master, secondary) = binaries();
+    let command = |program: &Path, name: &str| {
+        let mut command = Command::new(program);
+        if let Some(directory) = &directory {
+            command.env("DATA_DIR", directory.join(name));
+        }
+        command
+    };
     let secondaries: Vec<Node> =
-        (0..2).map(|_| Node::start(&mut Command::new(&secondary))).collect();
-    let master = Node::start(Command::new(&master).env("SECONDARIES", urls(&secondaries)));
-    with_master(master, secondaries, protocol)
+        ["first", "second"].map(|name| Node::start(&mut command(&secondary, name))).into();
+    let mut command = command(&master, "master");
+    let master = Node::start(command.env("SECONDARIES", urls(&secondaries)));
+    let mut cluster = with_master(master, secondaries, protocol);
+    cluster.directory = directory;
+    cluster
+}
+
+/// An empty directory for the processes that are measured.
+pub fn fresh_directory(name: &str) -> PathBuf {
+    let directory = env::temp_dir().join(format!("bench-{name}-{}", process::id()));
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("the temporary directory can be written");
+    directory
 }
 
 /// The base URLs, separated by commas.

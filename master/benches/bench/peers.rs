@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use common::client::Client;
 use serde_json::Value;
 
 use crate::load::Protocol;
-use crate::nodes::{Cluster, Node};
+use crate::nodes::{Cluster, Node, fresh_directory};
 
 /// A system to compare with.
 pub struct Peer {
@@ -26,21 +26,42 @@ pub struct Peer {
     pub name: &'static str,
     /// Which nodes have an append before it is answered.
     pub acks: &'static str,
-    /// Whether it is on their disks by then.
-    pub fsync: bool,
+    /// Where it is by then.
+    pub kept: Kept,
     program: &'static str,
-    start: fn(fsync: bool, message_bytes: usize) -> Cluster,
+    start: fn(kept: Kept, message_bytes: usize) -> Cluster,
+}
+
+/// Where an append is when it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// In memory, or in a file that the operating system has not synced.
+    Memory,
+    /// In a file that is synced now and then.
+    File,
+    /// On the disk, synced.
+    Disk,
 }
 
 /// All of them.
 pub const ALL: [Peer; 6] = [
-    Peer { name: "Redis WAIT 2", acks: "all", fsync: false, program: "redis-server", start: redis },
-    Peer { name: "etcd", acks: "quorum", fsync: false, program: "etcd", start: etcd },
-    Peer { name: "NATS R3", acks: "quorum", fsync: false, program: "nats-server", start: nats },
-    Peer { name: "Redis WAIT 2", acks: "all", fsync: true, program: "redis-server", start: redis },
-    Peer { name: "etcd", acks: "quorum", fsync: true, program: "etcd", start: etcd },
-    Peer { name: "NATS R3 file", acks: "quorum", fsync: true, program: "nats-server", start: nats },
+    peer("Redis WAIT 2", "all", Kept::Memory, "redis-server", redis),
+    peer("etcd, no fsync", "quorum", Kept::Memory, "etcd", etcd),
+    peer("NATS R3 memory", "quorum", Kept::Memory, "nats-server", nats),
+    peer("Redis appendfsync always, WAIT 2", "all", Kept::Disk, "redis-server", redis),
+    peer("etcd", "quorum", Kept::Disk, "etcd", etcd),
+    peer("NATS R3 file", "quorum", Kept::File, "nats-server", nats),
 ];
+
+const fn peer(
+    name: &'static str,
+    acks: &'static str,
+    kept: Kept,
+    program: &'static str,
+    start: fn(Kept, usize) -> Cluster,
+) -> Peer {
+    Peer { name, acks, kept, program, start }
+}
 
 impl Peer {
     /// Whether its program is installed.
@@ -50,7 +71,7 @@ impl Peer {
 
     /// Starts three nodes of it.
     pub fn start(&self, message_bytes: usize) -> Cluster {
-        (self.start)(self.fsync, message_bytes)
+        (self.start)(self.kept, message_bytes)
     }
 }
 
@@ -71,20 +92,13 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     listeners.map(|listener| listener.local_addr().expect("it is bound"))
 }
 
-fn fresh_directory(name: &str) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("bench-{name}-{}", process::id()));
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("the temporary directory can be written");
-    directory
-}
-
 // Redis
 
 struct Redis {
     request: Vec<u8>,
 }
 
-fn redis(fsync: bool, message_bytes: usize) -> Cluster {
+fn redis(kept: Kept, message_bytes: usize) -> Cluster {
     let directory = fresh_directory("redis");
     let addresses = free_addresses::<3>();
     let start = |number: usize| {
@@ -93,7 +107,7 @@ fn redis(fsync: bool, message_bytes: usize) -> Cluster {
         let mut command = Command::new("redis-server");
         command.arg("--port").arg(address.port().to_string()).args(["--bind", "127.0.0.1"]);
         command.args(["--save", ""]).arg("--dir").arg(own);
-        command.args(["--appendonly", if fsync { "yes" } else { "no" }]);
+        command.args(["--appendonly", if kept == Kept::Disk { "yes" } else { "no" }]);
         command.args(["--appendfsync", "always", "--repl-diskless-sync-delay", "0"]);
         if number > 0 {
             command.args(["--replicaof", "127.0.0.1"]).arg(addresses[0].port().to_string());
@@ -149,7 +163,7 @@ struct Nats {
     message: String,
 }
 
-fn nats(fsync: bool, message_bytes: usize) -> Cluster {
+fn nats(kept: Kept, message_bytes: usize) -> Cluster {
     let directory = fresh_directory("nats");
     let (clients, routes) = (free_addresses::<3>(), free_addresses::<3>());
     let all_routes = routes.map(|route| format!("nats://{route}")).join(",");
@@ -165,7 +179,7 @@ fn nats(fsync: bool, message_bytes: usize) -> Cluster {
         Node::start_at(Command::new("nats-server").arg("-c").arg(path), clients[number])
     };
     let mut nodes: Vec<Node> = (0..3).map(start).collect();
-    let storage = if fsync { "file" } else { "memory" };
+    let storage = if kept == Kept::File { "file" } else { "memory" };
     let stream =
         format!(r#"{{"name":"LOG","subjects":["log"],"num_replicas":3,"storage":"{storage}"}}"#);
     let mut leader = String::new();
@@ -244,7 +258,7 @@ struct Etcd {
 /// No client has a greater number.
 const MOST_CLIENTS: usize = 1024;
 
-fn etcd(fsync: bool, message_bytes: usize) -> Cluster {
+fn etcd(kept: Kept, message_bytes: usize) -> Cluster {
     let directory = fresh_directory("etcd");
     let (clients, peers) = (free_addresses::<3>(), free_addresses::<3>());
     let members = [0, 1, 2].map(|number| format!("n{number}=http://{}", peers[number])).join(",");
@@ -259,7 +273,7 @@ fn etcd(fsync: bool, message_bytes: usize) -> Cluster {
         with("--listen-peer-urls", &format!("http://{}", peers[number]));
         with("--initial-advertise-peer-urls", &format!("http://{}", peers[number]));
         with("--initial-cluster", &members);
-        if !fsync {
+        if kept == Kept::Memory {
             command.arg("--unsafe-no-fsync");
         }
         // They answer only when a majority of them is there: the first does not wait for that.

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::load::{Load, Until, drive};
-use crate::nodes::{Cluster, Node, binaries, ours, role, urls, with_master};
-use crate::peers::{ALL, Peer};
+use crate::nodes::{Cluster, Node, binaries, ours, ours_on_disk, role, urls, with_master};
+use crate::peers::{ALL, Kept, Peer};
 use crate::post::Post;
 use crate::report::{median, table};
 use crate::{MEASURED, rounds};
@@ -261,10 +261,20 @@ fn pair(post: Post) -> Cluster {
     with_master(master, secondaries, post)
 }
 
-/// Ours beside each of the others, in turn; those that are not installed are named.
-pub fn peers() {
+/// Ours in memory beside each of the others that keeps an append there until it is answered.
+pub fn peers_in_memory() {
+    peers(|peer| peer.kept == Kept::Memory);
+}
+
+/// Ours on disk beside each of the others that puts an append there before it is answered.
+pub fn peers_on_disk() {
+    peers(|peer| peer.kept != Kept::Memory);
+}
+
+/// In turn; those that are not installed are named.
+fn peers(which: fn(&Peer) -> bool) {
     let mut lines = Vec::new();
-    for peer in ALL.iter().filter(|peer| !peer.fsync) {
+    for peer in ALL.iter().filter(|peer| which(peer)) {
         if !peer.is_installed() {
             println!("skipped: {} is not installed", peer.name);
             continue;
@@ -275,7 +285,7 @@ pub fn peers() {
     }
     table(
         &[
-            "peer", "acks", "fsync", "clients", "ours /s", "peer /s", "ratio", "p50 ours",
+            "peer", "acks", "kept in", "clients", "ours /s", "peer /s", "ratio", "p50 ours",
             "p50 peer", "ratio", "CPU ours", "CPU peer",
         ],
         lines,
@@ -290,7 +300,9 @@ fn pairs(peer: &Peer, clients: usize) -> Vec<String> {
     let mut runs = Vec::new();
     for round in 1..=rounds() {
         let until = Until::Time(MEASURED);
-        let own = measure(&ours(Post::new(100, None, false)), clients, until);
+        let post = Post::new(100, None, false);
+        let own = if peer.kept == Kept::Memory { ours(post) } else { ours_on_disk(post) };
+        let own = measure(&own, clients, until);
         let other = measure(&peer.start(100), clients, until);
         println!(
             "{} {clients} clients, round {round}: ours {:.0}/s, {:.0}/s; client busy {:.0} %, {:.0} %",
@@ -306,7 +318,7 @@ fn pairs(peer: &Peer, clients: usize) -> Vec<String> {
     vec![
         peer.name.to_string(),
         peer.acks.to_string(),
-        if peer.fsync { "yes" } else { "no" }.to_string(),
+        format!("{:?}", peer.kept).to_lowercase(),
         clients.to_string(),
         format!("{:.0}", of(|(own, _)| own.rate)),
         format!("{:.0}", of(|(_, other)| other.rate)),
