@@ -27,11 +27,14 @@
 //!
 //! 1. **One order.** Every node's log is a prefix of the master's: same entries, same order, no
 //!    gap, no duplicate.
-//! 2. **201 means it.** Every node holds the entry; a read on any of them after that shows it.
+//! 2. **201 means it.** As many nodes hold the entry as the client asked for; a read on any of
+//!    them after that shows it.
 //! 3. **An error says whether the message is in the log.** 400, 413 and 503: it is not. 502: it
-//!    is, its `seq` is given; sending it again would store it twice.
-//! 4. **A blocked client blocks nobody else.**
-//! 5. **Every limit is stated**, and beyond it there is a clear answer: no hang, no panic, no lost
+//!    is, its `seq` is given; sending it again without a key would store it twice.
+//! 4. **Nothing accepted disappears** while one node that acknowledged it lives or, with a disk,
+//!    comes back.
+//! 5. **A blocked client blocks nobody else.**
+//! 6. **Every limit is stated**, and beyond it there is a clear answer: no hang, no panic, no lost
 //!    entry. The limits of the HTTP layer are listed [there](http).
 //!
 //! # How one order comes about
@@ -43,17 +46,24 @@
 //! in, so `seq` and epoch together name an entry for ever. A secondary refuses a master whose
 //! epoch is over, and entries that contradict what it holds. It never overwrites.
 //!
+//! # Where the log is kept
+//!
+//! In [memory](entries), and with `DATA_DIR` in a [file](store) too. Without one a restarted node
+//! starts empty and is sent the log again, or fetches it (`master::recovery`). With one, nothing
+//! counts as held that is not on the disk: the master's own disk is one more line beside those to
+//! the secondaries.
+//!
 //! # Deliberately not here
 //!
 //! Leader election: whoever starts the processes decides which one is the master, and epochs make
 //! a wrong decision harmless. Sharding, deletion, compaction, several logs; TLS inside the process
-//! (a proxy does it). Everything is in memory: a restarted node starts empty, and a restarted
-//! secondary is sent the log again.
+//! (a proxy does it).
 //!
 //! # Where things are
 //!
 //! Pure, without socket, clock or thread: [`entries`], [`wire`], and `lines` and `waiters` of the
-//! master. Edges: [`http`] is the only user of tiny_http, [`client`] of ureq. Around them:
+//! master. Edges: [`http`] is the only user of tiny_http, [`client`] of ureq, [`store`] of redb.
+//! Around them:
 //! [`settings`], [`logging`], [`node`].
 
 pub mod client;

@@ -271,8 +271,9 @@ pub struct ReplicationFailed {
     pub detail: String,
     /// The place of the entry.
     pub seq: Seq,
-    /// `true`: it is in the log.
-    pub stored: bool,
+    /// `true`: it is in the log. `"unknown"`: it is going to be, unless the master is killed or its
+    /// disk fails before it is written there.
+    pub stored: Value,
     /// The idempotency key was known: nothing was appended now.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,

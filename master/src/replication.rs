@@ -133,6 +133,8 @@ pub struct Stored {
     pub seq: Seq,
     /// It was there before: the idempotency key is known.
     pub duplicate: bool,
+    /// It is on the master's disk, if it has one.
+    pub is_saved: bool,
     /// Every secondary and what it did.
     pub acks: Vec<AckStatus>,
 }
@@ -440,12 +442,12 @@ impl Replication {
     ) -> Written {
         let (seq, lines) = (place.seq, &state.lines);
         let acks = acks(lines, seq, failures);
-        let stored = Stored { seq, duplicate, acks };
-        let is_stored = lines.stored_seq() >= seq;
-        if is_stored && lines.acks(seq) >= concern.acks_needed(lines.count()) {
+        let is_saved = lines.stored_seq() >= seq;
+        let stored = Stored { seq, duplicate, is_saved, acks };
+        if is_saved && lines.acks(seq) >= concern.acks_needed(lines.count()) {
             return Written::Acknowledged(stored);
         }
-        if let Some(error) = lines.disk_failed().filter(|_| !is_stored) {
+        if let Some(error) = lines.disk_failed().filter(|_| !is_saved) {
             return Written::DiskFailed(seq, error.clone());
         }
         let named = |status| stored.acks.iter().find(|ack| ack.ack == status).cloned();

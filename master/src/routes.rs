@@ -111,7 +111,7 @@ impl Routes {
             log_written(&draft, &written, duration);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             let response = match written {
-                Written::Acknowledged(Stored { seq, duplicate, mut acks }) => {
+                Written::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
                     acks.retain(|ack| ack.ack == "ok");
                     let w = concern.acks_needed(replication.urls().len()) + 1;
                     let created_now = Created { acks, duration_ms, w, seq, duplicate };
@@ -195,7 +195,8 @@ fn reason(why: &ReadOnly) -> String {
 }
 
 fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> ReplicationFailed {
-    let Stored { seq, duplicate, acks } = stored;
+    let Stored { seq, duplicate, is_saved, acks } = stored;
+    let stored = if is_saved { true.into() } else { "unknown".into() };
     let acked = acks.iter().filter(|ack| ack.ack == "ok");
     let acked_by: Vec<Arc<str>> = acked.map(|ack| Arc::clone(&ack.secondary)).collect();
     let (error, detail, acked_by) = match concern {
@@ -204,7 +205,8 @@ fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> Replic
             (error, failed.detail.unwrap_or_default(), None)
         }
         Concern::Nodes { w, timeout } => {
-            let (held, ms) = (acked_by.len() + 1, timeout.unwrap_or_default().as_millis());
+            let (held, ms) =
+                (acked_by.len() + usize::from(is_saved), timeout.unwrap_or_default().as_millis());
             let mut detail = format!("{held} of {w} nodes hold the entry after {ms} ms");
             if let Some(over) = failed.detail.filter(|detail| detail.starts_with("fenced")) {
                 detail = over;
@@ -212,7 +214,7 @@ fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> Replic
             (format!("Write concern w={w} not satisfied"), detail, Some(acked_by))
         }
     };
-    ReplicationFailed { error, detail, seq, stored: true, duplicate, acked_by, acks }
+    ReplicationFailed { error, detail, seq, stored, duplicate, acked_by, acks }
 }
 
 fn log_written(draft: &Draft, written: &Written, duration: Duration) {

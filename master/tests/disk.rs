@@ -92,8 +92,8 @@ impl Durable for Arc<Replication> {
         Replication::write(self, &draft, Concern::AllOrFail, |_, written| {
             let is = match written {
                 Written::Acknowledged(_) => true,
-                Written::Unacknowledged { failed, .. } => {
-                    assert_eq!(&*failed.secondary, "the master");
+                Written::Unacknowledged { failed, stored } => {
+                    assert_eq!((&*failed.secondary, stored.is_saved), ("the master", false));
                     false
                 }
                 Written::DiskFailed(..) | Written::ReadOnly(ReadOnly::DiskFailed(_)) => false,
