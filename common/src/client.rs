@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Response, Uri};
+use ureq::typestate::WithBody;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body, Error, Timeout};
+use ureq::{Agent, Body, Error, RequestBuilder, Timeout};
 
 /// Bytes of an answer that are read at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
@@ -102,9 +103,24 @@ impl Client {
     /// # Errors
     /// When there is no complete answer in time.
     pub fn post(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
+        self.send(body, || self.agent().post(format!("{}{path}", self.base)))
+    }
+
+    /// Puts JSON to a path.
+    ///
+    /// # Errors
+    /// When there is no complete answer in time.
+    pub fn put(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
+        self.send(body, || self.agent().put(format!("{}{path}", self.base)))
+    }
+
+    fn send(
+        &self,
+        body: &[u8],
+        request: impl Fn() -> RequestBuilder<WithBody>,
+    ) -> Result<Answer, CallError> {
         self.call(|left| {
-            let request = self.agent().post(format!("{}{path}", self.base));
-            let request = request.header("Content-Type", "application/json");
+            let request = request().header("Content-Type", "application/json");
             match left {
                 None => request.send(body),
                 Some(left) => request.config().timeout_global(Some(left)).build().send(body),

@@ -68,8 +68,10 @@
 
 pub mod client;
 pub mod entries;
+pub mod follow;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod node;
 pub mod reading;
 pub mod settings;

@@ -6,17 +6,26 @@
 //! | `GET /messages?from=5&limit=100` | at most 100 entries from place 5 on |
 //! | `GET /messages?committed=true` | only what a quorum holds, as far as this node knows |
 //! | `GET /messages/7` | one entry |
+//!
+//! Those that wait are answered by [`follow`](crate::follow).
+
+use std::time::Duration;
 
 use crate::entries::{Log, Seq};
 use crate::http::{Chunk, Request, Response};
 use crate::wire;
 
+/// The longest wait for an entry, in milliseconds.
+pub const MAX_WAIT_MS: u64 = 60_000;
+
 /// What a `GET /messages` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    from: Seq,
-    limit: u64,
-    committed: bool,
+pub(crate) struct Range {
+    pub(crate) from: Seq,
+    pub(crate) limit: u64,
+    pub(crate) committed: bool,
+    /// How long to wait for the first of them.
+    pub(crate) wait: Option<Duration>,
 }
 
 /// Answers a request for `/messages` or below it, from the entries up to `last`; `committed` is the
@@ -64,13 +73,14 @@ pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chu
 }
 
 /// `None` when nothing is asked for but the whole log.
-fn parse(query: &str) -> Result<Option<Range>, String> {
-    let mut range = Range { from: Seq(1), limit: u64::MAX, committed: false };
-    let mut given = false;
+pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
+    let mut range = Range { from: Seq(1), limit: u64::MAX, committed: false, wait: None };
+    let (mut given, mut has_from) = (false, false);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
-            "from" => range.from = Seq(place(name, value)?),
+            "from" => (range.from, has_from) = (Seq(place(name, value)?), true),
+            "wait" => range.wait = Some(wait(value)?),
             "limit" => range.limit = place(name, value)?,
             "committed" if value == "true" || value == "false" => {
                 range.committed = value == "true";
@@ -81,7 +91,18 @@ fn parse(query: &str) -> Result<Option<Range>, String> {
         }
         given = true;
     }
+    if range.wait.is_some() && (range.committed || !has_from) {
+        return Err("wait needs from, and committed must not be true with it".into());
+    }
     Ok(given.then_some(range))
+}
+
+fn wait(value: &str) -> Result<Duration, String> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(ms) if digits && ms <= MAX_WAIT_MS => Ok(Duration::from_millis(ms)),
+        _ => Err(format!("wait must be a number of milliseconds up to {MAX_WAIT_MS}")),
+    }
 }
 
 fn place(name: &str, value: &str) -> Result<u64, String> {
@@ -130,6 +151,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for query in ["from=0", "from=-1", "from=", "from=x", "limit=0", "limit=+1", "from=1.5"] {
+            assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
+        }
+        for query in ["wait=1", "from=1&wait=", "from=1&wait=60001", "from=1&wait=+1"] {
             assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
         }
         for query in ["committed=yes", "committed", "from=99999999999999999999"] {

@@ -56,6 +56,9 @@ pub struct NodeArgs {
     /// [default: 1073741824]
     #[arg(long, env, value_name = "BYTES")]
     max_log_bytes: Option<String>,
+    /// Clients that may follow the log at the same time; more get 503 [default: 100]
+    #[arg(long, env, value_name = "COUNT")]
+    max_followers: Option<String>,
     /// How long a stopping node waits for requests in progress, in milliseconds [default: 5000]
     #[arg(long, env, value_name = "MS")]
     shutdown_timeout_ms: Option<String>,
@@ -80,6 +83,8 @@ pub struct NodeSettings {
     pub data_dir: Option<PathBuf>,
     /// What the messages of the log may take, in bytes of JSON.
     pub max_log_bytes: u64,
+    /// Clients that may follow the log at the same time.
+    pub max_followers: usize,
     /// How long a stop waits for requests in progress.
     pub shutdown_timeout: Duration,
 }
@@ -134,6 +139,7 @@ impl NodeArgs {
                 100_000,
                 0..=10_000_000,
             ),
+            max_followers: problems.number("MAX_FOLLOWERS", &self.max_followers, 100, 0..=10_000),
             data_dir: given(&self.data_dir).map(PathBuf::from),
             max_log_bytes: match problems.number(
                 "MAX_LOG_BYTES",

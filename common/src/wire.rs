@@ -244,7 +244,7 @@ pub struct MasterHealth {
 }
 
 /// How a secondary stands, as the master sees it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecondaryStatus {
     /// `Healthy`, `Suspected` or `Unhealthy`.
     pub status: String,

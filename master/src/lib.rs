@@ -9,6 +9,8 @@
 //! | [`replication`] | the life of one write: append, claim, call, settle, answer |
 //! | [`heartbeat`] | the same without a client: noticing and levelling a secondary that was away |
 //! | [`recovery`] | how a reign begins: with what the secondaries hold |
+//! | [`metrics`], [`timeline`] | what is counted and measured |
+//! | [`events`] | the state of the cluster for the live page, as it changes |
 //! | [`disk`] | writing the log to the disk, while the calls are out |
 //! | [`directory`] | what an operator can do with the directory of a stopped node |
 //! | [`routes`] | what is answered to which request |
@@ -19,11 +21,14 @@
 pub mod concern;
 pub mod directory;
 pub mod disk;
+pub mod events;
 pub mod health;
 pub mod heartbeat;
 pub mod lines;
+pub mod metrics;
 pub mod recovery;
 pub mod replication;
 pub mod routes;
 pub mod settings;
+pub mod timeline;
 pub mod waiters;

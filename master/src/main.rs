@@ -48,12 +48,12 @@ fn begin(settings: &Settings) -> io::Result<Routes> {
     }
     let couriers = heartbeat::start_couriers(&replication)?;
     let (recovering, settings) = (Arc::clone(&replication), settings.clone());
-    let wtimeout = settings.wtimeout;
+    let (wtimeout, followers) = (settings.wtimeout, settings.node.max_followers);
     thread::Builder::new().name("recovery".into()).spawn(move || {
         recovery::recover(&recovering, couriers, settings.recovery_timeout, epoch);
         if let Err(error) = heartbeat::start(&recovering, settings.heartbeat) {
             log::error!("failed to start heartbeats error={error}");
         }
     })?;
-    Ok(Routes::new(replication, wtimeout))
+    Ok(Routes::new(replication, wtimeout, followers))
 }

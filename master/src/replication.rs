@@ -14,21 +14,26 @@
 //! One mutex protects the log, the lines and the waiters. It is never held during a call.
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::entries::{Draft, Epoch, Log, Seq};
+use common::follow::{Bell, Source};
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
-use common::wire::{AckStatus, Heartbeat, Position};
+use common::wire::{AckStatus, Heartbeat, Position, SecondaryStatus};
 use log::{debug, error, info, warn};
 
 use crate::concern::Concern;
 use crate::health::{Status, Thresholds};
 use crate::lines::{Call, Found, Line, LineId, Lines, Verdict};
+use crate::metrics::Metrics;
+use crate::timeline::Timeline;
 use crate::waiters::{Place, Standing, Waiters};
 
 /// After the first failure of a write, how long the other secondaries may take to report before
@@ -68,6 +73,9 @@ pub struct Replication {
     unsaved: Condvar,
     clients: Vec<Client>,
     options: Options,
+    /// What is counted and measured.
+    pub metrics: Metrics,
+    bell: Bell,
 }
 
 /// What the lock protects.
@@ -77,6 +85,8 @@ pub struct State {
     pub log: Log,
     /// What each secondary has and gets.
     pub lines: Lines,
+    /// What happened to the last appends.
+    pub timeline: Timeline,
     waiters: Waiters<Thread>,
     recovering: bool,
     /// Why this master must not reign.
@@ -101,6 +111,22 @@ pub enum ReadOnly {
     Barred(String),
     /// Its disk has failed.
     DiskFailed(StoreError),
+}
+
+impl fmt::Display for ReadOnly {
+    /// In words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadOnly::Fenced(epoch) => {
+                write!(f, "epoch {epoch} has begun: another master reigns")
+            }
+            ReadOnly::NoQuorum { reachable, quorum } => {
+                write!(f, "no quorum: {reachable} nodes are reachable, {quorum} must be")
+            }
+            ReadOnly::Barred(why) => f.write_str(why),
+            ReadOnly::DiskFailed(error) => write!(f, "the disk has failed: {error}"),
+        }
+    }
 }
 
 /// How a write ended.
@@ -154,6 +180,7 @@ impl Replication {
         let state = State {
             log,
             lines,
+            timeline: Timeline::default(),
             waiters: Waiters::default(),
             recovering: true,
             barred: None,
@@ -162,8 +189,10 @@ impl Replication {
         };
         let client = |url: &String| Client::new(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
-        let (begun, unsaved) = (Condvar::new(), Condvar::new());
-        Replication { state: Mutex::new(state), begun, store, unsaved, clients, options }
+        let (begun, unsaved, bell) = (Condvar::new(), Condvar::new(), Bell::default());
+        bell.ring(state.lines.stored_seq());
+        let (state, metrics) = (Mutex::new(state), Metrics::new(options.secondaries.len()));
+        Replication { state, begun, store, unsaved, clients, options, metrics, bell }
     }
 
     /// The state, locked; keep it short.
@@ -194,6 +223,7 @@ impl Replication {
         state.lines.begin_reign(epoch, last, found);
         state.waiters.set_couriers(couriers);
         state.recovering = false;
+        self.bell.ring(state.lines.stored_seq());
         drop(state);
         self.begun.notify_all();
         self.unsaved.notify_one();
@@ -222,7 +252,10 @@ impl Replication {
         let written = store.write(&batch, epoch);
         let mut state = self.lock();
         match written {
-            Ok(()) => state.lines.store(batch.last()),
+            Ok(()) => {
+                state.lines.store(batch.last());
+                self.bell.ring(state.lines.stored_seq());
+            }
             Err(error) => state.fail_disk(error),
         }
         wake(state);
@@ -241,14 +274,22 @@ impl Replication {
                 return answer(self, refused);
             }
         };
-        let State { lines, waiters, .. } = &mut *state;
+        let State { lines, waiters, timeline, .. } = &mut *state;
         let place = waiters.add(seq, concern, thread::current(), lines);
+        if !duplicate {
+            self.metrics.appends.fetch_add(1, Relaxed);
+            let w = concern.acks_needed(lines.count()) + 1;
+            timeline.appended(seq, w, lines.count(), start);
+            self.bell.ring(lines.stored_seq());
+        }
         if self.store.is_some() {
             self.unsaved.notify_one();
         }
         thread::scope(|scope| {
-            let (state, failures) = self.replicate(scope, state, place, concern, start);
+            let (mut state, failures) = self.replicate(scope, state, place, concern, start);
             let written = self.outcome(&state, place, concern, duplicate, &failures);
+            let ok = matches!(written, Written::Acknowledged(_));
+            state.timeline.answered(seq, ok, Instant::now());
             // It may have been woken to make a call that somebody else must make now.
             wake(state);
             answer(self, written);
@@ -350,11 +391,14 @@ impl Replication {
             (now - start).as_micros(),
         );
         let mut state = self.lock();
-        let State { log, lines, waiters, .. } = &mut *state;
+        let State { log, lines, waiters, timeline, .. } = &mut *state;
         let was_failing = lines.last_error(call.line);
-        if let Some(failure) = lines.settle(call, verdict, log, now, random()) {
+        let failure = lines.settle(call, verdict, log, now, random());
+        self.metrics.called(call.line, call.last.0 + 1 - call.first.0, failure.is_none());
+        if let Some(failure) = failure {
             waiters.note_failure(&failure, now);
         }
+        timeline.acked(lines, now);
         self.log_change(lines, call.line, was_failing);
         wake(state);
     }
@@ -397,7 +441,7 @@ impl Replication {
     pub fn observe(&self, line: LineId, number: u64, said: Result<Option<Position>, String>) {
         let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
-        let State { log, lines, .. } = &mut *state;
+        let State { log, lines, timeline, .. } = &mut *state;
         let was_failing = lines.last_error(line);
         let changed = lines.beat(line, said.is_ok());
         match changed {
@@ -413,6 +457,7 @@ impl Replication {
         if let Err(error) = observed {
             lines.note_error(line, error);
         }
+        timeline.acked(lines, now);
         self.log_change(lines, line, was_failing);
         let is_back = changed == Some(Status::Healthy) && lines.recognises_repeats(line);
         wake(state);
@@ -469,6 +514,17 @@ impl Replication {
     }
 }
 
+impl Source for Replication {
+    fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
+        let state = self.lock();
+        read(&state.log, state.lines.stored_seq(), state.lines.committed_seq())
+    }
+
+    fn bell(&self) -> &Bell {
+        &self.bell
+    }
+}
+
 /// Lets go of the state and wakes those whom the change concerns.
 fn wake(mut state: MutexGuard<'_, State>) {
     let State { lines, waiters, .. } = &mut *state;
@@ -499,6 +555,25 @@ impl State {
     /// Whether the log is still being read back from the secondaries.
     pub fn recovering(&self) -> bool {
         self.recovering
+    }
+
+    /// How each secondary stands, by base URL.
+    pub fn statuses(&self, now: Instant) -> Vec<(Arc<str>, SecondaryStatus)> {
+        let last = self.lines.last_seq();
+        let status = |(id, line): (LineId, &Line)| {
+            let acked_seq = line.acked_seq();
+            let status = SecondaryStatus {
+                status: format!("{:?}", self.lines.status(id)),
+                acked_seq,
+                lag_entries: last.0 - acked_seq.0,
+                lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
+                calls: line.calls_made(),
+                diverged: line.diverged(),
+                last_error: line.last_error().map(str::to_string),
+            };
+            (Arc::clone(line.url()), status)
+        };
+        self.lines.iter().enumerate().map(status).collect()
     }
 
     /// Whether something is to be written to the disk.

@@ -1,77 +1,115 @@
 //! What the master answers to which request.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use common::client::{Answer, Client};
 use common::entries::{Draft, Seq};
-use common::http::{Handler, Reply, Request, Response};
+use common::follow::{self, Followers};
+use common::http::{Handler, Reply, Request, Response, Stats};
 use common::logging::excerpt;
+use common::metrics::{self, NodeFigures};
 use common::reading;
 use common::store::StoreError;
 use common::wire::{
     self, AckStatus, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
-    SecondaryStatus,
 };
 use log::{debug, info, warn};
 use serde_json::json;
 
 use crate::concern::Concern;
+use crate::events;
+use crate::metrics::{MasterFigures, Metrics};
 use crate::replication::{ReadOnly, Replication, Stored, Written};
 
 /// The preference for an answer that does not grow with the log.
 const MINIMAL: &str = "return=minimal";
+
+/// How long a secondary may take to say or change its faults.
+const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The live page.
+const PAGE: &str = include_str!("page/index.html");
+
+/// The description of all this.
+const OPENAPI: &str = include_str!("openapi.json");
+
+const READ: &str = "GET, HEAD";
 
 /// Answers requests to the master.
 #[derive(Debug)]
 pub struct Routes {
     replication: Arc<Replication>,
     wtimeout: Duration,
+    followers: Followers,
 }
 
 impl Routes {
-    /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say.
-    pub fn new(replication: Arc<Replication>, wtimeout: Duration) -> Routes {
-        Routes { replication, wtimeout }
+    /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say, and so
+    /// many clients may follow the log.
+    pub fn new(replication: Arc<Replication>, wtimeout: Duration, followers: usize) -> Routes {
+        Routes { replication, wtimeout, followers: Followers::new(followers) }
     }
 
-    fn answer(&self, request: &Request) -> Response {
-        match (request.path.as_str(), request.method.as_str()) {
+    fn answer(&self, request: &Request, http: Stats) -> Response {
+        let path = request.path.as_str();
+        match (path, request.method.as_str()) {
+            ("/", "GET" | "HEAD") => Response::text(200, "text/html; charset=utf-8", PAGE),
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/health" | "/ready", _) => wire::method_not_allowed("GET, HEAD"),
-            ("/messages", "GET" | "HEAD") => self.read(request),
+            ("/metrics", "GET" | "HEAD") => self.metrics(http),
+            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
+            ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
+                wire::method_not_allowed(READ)
+            }
             ("/messages", _) => wire::method_not_allowed("GET, HEAD, POST"),
-            (path, method) if path.starts_with("/messages/") => match method {
-                "GET" | "HEAD" => self.read(request),
-                _ => wire::method_not_allowed("GET, HEAD"),
-            },
+            (_, method) if path.starts_with("/secondaries/") => self.chaos(path, method, request),
+            _ if path.starts_with("/messages/") => wire::method_not_allowed(READ),
             _ => wire::not_found(),
         }
     }
 
-    fn read(&self, request: &Request) -> Response {
-        let state = self.replication.lock();
-        let lines = &state.lines;
-        reading::answer(request, &state.log, lines.stored_seq(), lines.committed_seq())
+    /// Passes on what concerns a secondary's faults: a page cannot reach it by the name that the
+    /// master knows.
+    fn chaos(&self, path: &str, method: &str, request: &Request) -> Response {
+        let place = path.strip_prefix("/secondaries/").and_then(|p| p.strip_suffix("/chaos"));
+        let urls = self.replication.urls();
+        let Some(url) = place.and_then(|place| urls.get(place.parse::<usize>().ok()?)) else {
+            return wire::not_found();
+        };
+        let client = Client::new(url, CHAOS_TIMEOUT);
+        let answer = match method {
+            "GET" | "HEAD" => client.get("/chaos"),
+            "PUT" => client.put("/chaos", &request.body),
+            _ => return wire::method_not_allowed("GET, HEAD, PUT"),
+        };
+        match answer {
+            Ok(Answer { status: status @ (200 | 400 | 404), body }) => {
+                Response::text(status, "application/json", body)
+            }
+            Ok(Answer { status, .. }) => Response::error(502, &format!("{url} answered {status}")),
+            Err(error) => Response::error(502, &format!("{url} did not answer: {error}")),
+        }
+    }
+
+    fn metrics(&self, http: Stats) -> Response {
+        let replication = Arc::clone(&self.replication);
+        let (last_seq, log_bytes, read_only) = {
+            let state = replication.lock();
+            (state.lines.stored_seq(), state.log.bytes(), state.read_only().is_some())
+        };
+        let (refused, followers) = (replication.metrics.refused.all(), self.followers.count());
+        let role = "master";
+        let node = NodeFigures { role, last_seq, log_bytes, read_only, refused, followers, http };
+        metrics::answer(MasterFigures { node, replication })
     }
 
     fn health(&self) -> Response {
-        let now = Instant::now();
         let state = self.replication.lock();
         let (last_seq, lines) = (state.log.last_seq(), &state.lines);
-        let statuses = lines.iter().enumerate().map(|(id, line)| {
-            let acked_seq = line.acked_seq();
-            let status = SecondaryStatus {
-                status: format!("{:?}", lines.status(id)),
-                acked_seq,
-                lag_entries: last_seq.0 - acked_seq.0,
-                lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
-                calls: line.calls_made(),
-                diverged: line.diverged(),
-                last_error: line.last_error().map(str::to_string),
-            };
-            (line.url().to_string(), status)
-        });
+        let statuses = state.statuses(Instant::now()).into_iter();
+        let statuses = statuses.map(|(url, status)| (url.to_string(), status));
         let read_only = state.read_only();
         let health = MasterHealth {
             status: "ok".into(),
@@ -81,7 +119,7 @@ impl Routes {
             last_seq,
             committed_seq: lines.committed_seq(),
             read_only: read_only.is_some(),
-            reason: read_only.as_ref().map(reason),
+            reason: read_only.map(|why| why.to_string()),
             secondary_statuses: statuses.collect(),
         };
         drop(state);
@@ -94,7 +132,7 @@ impl Routes {
             return wire::not_ready("recovering");
         }
         match state.read_only() {
-            Some(why) => wire::not_ready(&reason(&why)),
+            Some(why) => wire::not_ready(&why.to_string()),
             None => Response::json(200, &json!({ "status": "ready" })),
         }
     }
@@ -109,6 +147,7 @@ impl Routes {
         self.replication.write(&draft, concern, |replication, written| {
             let duration = start.elapsed();
             log_written(&draft, &written, duration);
+            count(&replication.metrics, &written, duration);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             let response = match written {
                 Written::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
@@ -173,25 +212,13 @@ fn refused(why: &ReadOnly) -> Response {
             (disk_status(error), "the disk has failed, master is read-only")
         }
     };
-    let body = json!({ "error": error, "detail": reason(why), "stored": false });
+    let body = json!({ "error": error, "detail": why.to_string(), "stored": false });
     let response = Response::json(status, &body);
     if status == 503 { response.with_header("Retry-After", "1") } else { response }
 }
 
 fn disk_status(error: &StoreError) -> u16 {
     if error.is_full { 507 } else { 500 }
-}
-
-/// Why nothing can be appended, in words.
-fn reason(why: &ReadOnly) -> String {
-    match why {
-        ReadOnly::Fenced(epoch) => format!("epoch {epoch} has begun: another master reigns"),
-        ReadOnly::NoQuorum { reachable, quorum } => {
-            format!("no quorum: {reachable} nodes are reachable, {quorum} must be")
-        }
-        ReadOnly::Barred(why) => why.clone(),
-        ReadOnly::DiskFailed(error) => format!("the disk has failed: {error}"),
-    }
 }
 
 fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> ReplicationFailed {
@@ -239,7 +266,28 @@ fn log_written(draft: &Draft, written: &Written, duration: Duration) {
         Written::DiskFailed(seq, error) => {
             warn!("appended without storing seq={seq} msg={msg} error={:?}", error.problem);
         }
-        Written::ReadOnly(why) => debug!("refused a message reason={:?}", reason(why)),
+        Written::ReadOnly(why) => debug!("refused a message reason={:?}", why.to_string()),
+    }
+}
+
+fn count(metrics: &Metrics, written: &Written, duration: Duration) {
+    let seconds = duration.as_secs_f64();
+    match written {
+        Written::Acknowledged(stored) => {
+            metrics.created.observe(seconds);
+            if stored.duplicate {
+                metrics.duplicates.fetch_add(1, Relaxed);
+            }
+        }
+        Written::Unacknowledged { .. } => metrics.failed.observe(seconds),
+        Written::DiskFailed(..) => {
+            metrics.failed.observe(seconds);
+            metrics.refused.add("disk");
+        }
+        Written::ReadOnly(ReadOnly::DiskFailed(_)) => metrics.refused.add("disk"),
+        Written::ReadOnly(_) => metrics.refused.add("read_only"),
+        Written::LogFull => metrics.refused.add("log_full"),
+        Written::KeyReused(_) => metrics.refused.add("key_reused"),
     }
 }
 
@@ -269,7 +317,16 @@ impl Handler for Routes {
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             ("/messages", "POST") => self.post(request, reply),
-            _ => reply.send(self.answer(request)),
+            ("/events", "GET" | "HEAD") => {
+                events::answer(reply, &self.replication, &self.followers);
+            }
+            (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
+                follow::answer(request, reply, &*self.replication, &self.followers);
+            }
+            _ => {
+                let http = reply.stats();
+                reply.send(self.answer(request, http));
+            }
         }
     }
 }

@@ -217,7 +217,7 @@ fn unknown_paths_and_wrong_methods_are_answered_in_json() {
     for node in cluster.nodes() {
         let mut connection = node.connect();
         let unknown =
-            ["/", "/message", "/messages/", "/messages/0", "/messages/x", "/messages/1/2"];
+            ["/x", "/message", "/messages/", "/messages/0", "/messages/x", "/messages/1/2"];
         for path in unknown {
             let answer = connection.send("GET", path, "");
             assert_eq!(answer.status, 404, "{path}: {}", answer.text());

@@ -31,6 +31,11 @@ fn main() -> ExitCode {
             None => Replica::in_memory(keys, bytes),
             Some(opened) => Replica::on_disk(opened, bytes),
         };
-        Ok(Routes::new(replica, FaultInjector::new(settings.delay), settings.chaos))
+        Ok(Routes::new(
+            replica,
+            FaultInjector::new(settings.delay),
+            settings.chaos,
+            settings.node.max_followers,
+        ))
     })
 }

@@ -15,6 +15,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::entries::{Accepted, Draft, Epoch, Log, NotAccepted, Seq};
+use common::follow::{Bell, Source};
 use common::logging::excerpt;
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
 use common::wire::{Ack, Conflict, Heartbeat, Position, Refusal, Replicate};
@@ -55,6 +56,8 @@ pub struct Replica {
     /// A transaction is over.
     written: Condvar,
     store: Option<Store>,
+    /// Rung when there is more to be read.
+    bell: Bell,
     /// What messages may take.
     max_log_bytes: u64,
 }
@@ -80,6 +83,8 @@ struct State {
     verified: Seq,
     /// The last entry known to be held by a quorum. It stays so whoever reigns.
     committed: Seq,
+    /// Entries taken since the start.
+    accepted: u64,
 }
 
 impl Replica {
@@ -106,16 +111,18 @@ impl Replica {
             heartbeat: None,
             verified: Seq::NONE,
             committed: Seq::NONE,
+            accepted: 0,
         };
+        let bell = Bell::default();
+        bell.ring(state.stored);
         let (state, grown, written) = (Mutex::new(state), Condvar::new(), Condvar::new());
-        Replica { state, grown, written, store, max_log_bytes }
+        Replica { state, grown, written, store, bell, max_log_bytes }
     }
 
-    /// Reads the log up to an entry, and the last entry known to be held by a quorum, under the
-    /// lock; keep it short.
-    pub fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
+    /// Bytes that the messages take, and how many entries were taken since the start.
+    pub fn figures(&self) -> (u64, u64) {
         let state = self.lock();
-        read(&state.log, state.stored, state.committed.min(state.stored))
+        (state.log.bytes(), state.accepted)
     }
 
     /// Why nothing can be stored any more.
@@ -186,6 +193,7 @@ impl Replica {
             Ok(accepted) => accepted,
             Err(refusal) => return Outcome::Refused(refusal),
         };
+        state.accepted += accepted.new;
         self.grown.notify_all();
         match self.persist(state, call.last()) {
             Ok(state) => {
@@ -207,6 +215,7 @@ impl Replica {
     ) -> Result<MutexGuard<'a, State>, StoreError> {
         let Some(store) = &self.store else {
             (state.stored, state.stored_epoch) = (state.log.last_seq(), state.epoch);
+            self.bell.ring(state.stored);
             return Ok(state);
         };
         let (epoch, deadline) = (state.epoch, Instant::now() + DISK_TIMEOUT);
@@ -232,7 +241,10 @@ impl Replica {
             state = self.lock();
             state.writing = false;
             match written {
-                Ok(()) => (state.stored, state.stored_epoch) = (batch.last(), epoch),
+                Ok(()) => {
+                    (state.stored, state.stored_epoch) = (batch.last(), epoch);
+                    self.bell.ring(state.stored);
+                }
                 Err(error) => state.fail(error),
             }
             self.written.notify_all();
@@ -268,12 +280,24 @@ impl Replica {
             return Outcome::Full;
         }
         let seq = state.log.append(Epoch::default(), draft);
+        state.accepted += 1;
         self.grown.notify_all();
         if let Err(error) = self.persist(state, seq) {
             return Outcome::DiskFailed(error);
         }
         info!("accepted seq={seq} numbered=false msg={}", excerpt(&draft.message));
         Outcome::AppendedUnnumbered { idx: seq.0 - 1 }
+    }
+}
+
+impl Source for Replica {
+    fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
+        let state = self.lock();
+        read(&state.log, state.stored, state.committed.min(state.stored))
+    }
+
+    fn bell(&self) -> &Bell {
+        &self.bell
     }
 }
 

@@ -4,16 +4,21 @@ use std::thread;
 use std::time::Duration;
 
 use common::entries::{Epoch, Seq};
-use common::http::{Handler, Reply, Request, Response};
-use common::reading;
+use common::follow::{self, Followers, Source};
+use common::http::{Handler, Reply, Request, Response, Stats};
+use common::metrics::{self, Counts, NodeFigures};
 use common::store::StoreError;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
 use serde_json::json;
 
 use crate::faults::FaultInjector;
+use crate::metrics::SecondaryFigures;
 use crate::replica::{Outcome, Replica};
 
 const READ: &str = "GET, HEAD";
+
+/// The description of all this.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// Answers requests from a copy of the log.
 #[derive(Debug)]
@@ -22,19 +27,26 @@ pub struct Routes {
     faults: FaultInjector,
     /// `/chaos` is there.
     chaos: bool,
+    followers: Followers,
+    /// Calls of a master, by result.
+    calls: Counts,
 }
 
 impl Routes {
-    /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed.
-    pub fn new(replica: Replica, faults: FaultInjector, chaos: bool) -> Routes {
-        Routes { replica, faults, chaos }
+    /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
+    /// and so many clients may follow the log.
+    pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
+        let (followers, calls) = (Followers::new(followers), Counts::default());
+        Routes { replica, faults, chaos, followers, calls }
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, request: &Request, http: Stats) -> Response {
         let body = request.body.as_slice();
         match (request.path.as_str(), request.method.as_str()) {
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
+            ("/metrics", "GET" | "HEAD") => self.metrics(http),
+            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
             ("/entries", "GET" | "HEAD") => self.entries(&request.query),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
@@ -42,16 +54,27 @@ impl Routes {
             ("/chaos", "PUT") if self.chaos => self.change_faults(body),
             ("/chaos", _) if self.chaos => wire::method_not_allowed("GET, HEAD, PUT"),
             ("/replicate" | "/heartbeat", _) => wire::method_not_allowed("POST"),
-            ("/health" | "/ready" | "/entries", _) => wire::method_not_allowed(READ),
-            (path, method) if path == "/messages" || path.starts_with("/messages/") => match method
-            {
-                "GET" | "HEAD" => self
-                    .replica
-                    .read(|log, last, committed| reading::answer(request, log, last, committed)),
-                _ => wire::method_not_allowed(READ),
-            },
+            ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries" | "/messages", _) => {
+                wire::method_not_allowed(READ)
+            }
+            (path, _) if path.starts_with("/messages/") => wire::method_not_allowed(READ),
             _ => wire::not_found(),
         }
+    }
+
+    fn metrics(&self, http: Stats) -> Response {
+        let (log_bytes, entries_accepted) = self.replica.figures();
+        let node = NodeFigures {
+            role: "secondary",
+            last_seq: self.replica.position().last_seq,
+            log_bytes,
+            read_only: self.replica.disk_failed().is_some(),
+            refused: Default::default(),
+            followers: self.followers.count(),
+            http,
+        };
+        let (calls, ready) = (self.calls.all(), self.replica.lag().is_none());
+        metrics::answer(SecondaryFigures { node, entries_accepted, calls, ready })
     }
 
     fn health(&self) -> Response {
@@ -104,6 +127,12 @@ impl Routes {
             return Response::error(500, "CHAOS: nothing was stored");
         }
         let outcome = self.replica.receive(call);
+        self.calls.add(match &outcome {
+            Outcome::Acknowledged(ack) if ack.duplicate => "duplicate",
+            Outcome::Acknowledged(_) | Outcome::AppendedUnnumbered { .. } => "ok",
+            Outcome::Refused(_) | Outcome::Malformed => "refused",
+            Outcome::Full | Outcome::DiskFailed(_) => "failed",
+        });
         if self.faults.strikes(faults.error_after_store) {
             return Response::error(500, "CHAOS: an error after storing");
         }
@@ -137,6 +166,14 @@ fn disk_failed(error: &StoreError) -> Response {
 
 impl Handler for Routes {
     fn handle(&self, request: &Request, reply: Reply) {
-        reply.send(self.answer(request));
+        match (request.path.as_str(), request.method.as_str()) {
+            (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
+                follow::answer(request, reply, &self.replica, &self.followers);
+            }
+            _ => {
+                let http = reply.stats();
+                reply.send(self.answer(request, http));
+            }
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::Response;
-use super::server::Core;
+use super::response::{Part, Response};
+use super::server::{Core, Stats};
 
 /// A peer that reads an answer more slowly, after its timeout is over, loses its connection.
 pub const MIN_READ_RATE: u64 = 64 * 1024;
@@ -48,10 +48,37 @@ impl Reply {
         self.answer(&response);
     }
 
+    /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer
+    /// wanted no more than its head, or has gone.
+    pub fn begin(mut self, response: Response) -> Option<Stream> {
+        if self.wish.head_only {
+            self.wish.connection = Some("close");
+            self.answer(&response);
+            return None;
+        }
+        let mut writer = self.writer.take()?;
+        let mut patient = Patient::new(&mut *writer, self.timeout);
+        let begun = response.write_to(&mut patient, Part::Beginning, Some("close"));
+        let (core, peer, timeout) = (Arc::clone(&self.core), self.peer, self.timeout);
+        let stream = Stream { core, peer, timeout, writer: Some(writer) };
+        begun.is_ok().then_some(stream)
+    }
+
+    /// Figures of the server.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Whether the server is going to stop: nobody should be kept waiting.
+    pub fn is_stopping(&self) -> bool {
+        self.core.is_stopping()
+    }
+
     pub(super) fn answer(&mut self, response: &Response) {
         let Some(mut writer) = self.writer.take() else { return };
         let mut patient = Patient::new(&mut *writer, self.timeout);
-        let written = response.write_to(&mut patient, self.wish.head_only, self.wish.connection);
+        let part = if self.wish.head_only { Part::Head } else { Part::Whole };
+        let written = response.write_to(&mut patient, part, self.wish.connection);
         if let Err(error) = written {
             debug!("failed to answer peer={} error={error}", self.peer);
             // What is left of this answer must not become the beginning of the next.
@@ -65,6 +92,40 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         self.answer(&Response::error(500, "Internal error: the request was not answered"));
+    }
+}
+
+/// An answer that has begun and has no end of its own. Dropping it closes the connection.
+pub struct Stream {
+    core: Arc<Core>,
+    peer: SocketAddr,
+    timeout: Duration,
+    writer: Option<Box<dyn Write + Send>>,
+}
+
+impl Stream {
+    /// Sends some more.
+    ///
+    /// # Errors
+    /// When the peer has gone, or has not taken enough in time.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let writer = self.writer.as_mut().expect("it is there until the stream is dropped");
+        let mut patient = Patient::new(&mut **writer, self.timeout);
+        patient.write_all(bytes)?;
+        patient.flush()
+    }
+
+    /// Whether the server is going to stop: nothing should be sent any more.
+    pub fn is_stopping(&self) -> bool {
+        self.core.is_stopping()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        drop(self.writer.take());
+        self.core.close_peer(self.peer);
+        self.core.finish(self.peer);
     }
 }
 

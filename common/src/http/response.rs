@@ -30,6 +30,17 @@ impl Chunk {
     }
 }
 
+/// How much of an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The head and the body.
+    Whole,
+    /// The head; it names the length of the body.
+    Head,
+    /// The head and the beginning of a body that ends with the connection.
+    Beginning,
+}
+
 /// An answer to a request.
 pub struct Response {
     /// The status code.
@@ -51,6 +62,12 @@ impl Response {
         let mut body = Vec::with_capacity(512);
         serde_json::to_writer(&mut body, value).expect("a wire body has only string keys");
         Response::chunks(status, vec![Chunk::Owned(body)])
+    }
+
+    /// An answer with a body of this media type.
+    pub fn text(status: u16, media_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
+        let headers = vec![("Content-Type", media_type.into())];
+        Response { status, headers, body: vec![Chunk::Owned(body.into())] }
     }
 
     /// `{"error": message}` with this status.
@@ -84,18 +101,19 @@ impl Response {
         self.body.iter().flat_map(|chunk| chunk.bytes()).copied().collect()
     }
 
-    /// Writes status line, head and, unless `head_only`, the body.
+    /// Writes status line, head and, as far as it is wanted, the body.
     pub(super) fn write_to(
         &self,
         out: &mut dyn Write,
-        head_only: bool,
+        part: Part,
         connection: Option<&str>,
     ) -> io::Result<()> {
         let length = self.body_len();
-        let short = !head_only && length <= ONE_WRITE_BYTES;
+        let short = part != Part::Head && length <= ONE_WRITE_BYTES;
         let room = if short { length } else { 0 };
-        let mut message = self.head(length, connection, room).into_bytes();
-        if head_only {
+        let told = (part != Part::Beginning).then_some(length);
+        let mut message = self.head(told, connection, room).into_bytes();
+        if part == Part::Head {
             out.write_all(&message)?;
         } else if short {
             self.body.iter().for_each(|chunk| message.extend_from_slice(chunk.bytes()));
@@ -110,16 +128,16 @@ impl Response {
     }
 
     /// The head, and room for as many bytes more.
-    fn head(&self, length: usize, connection: Option<&str>, room: usize) -> String {
+    fn head(&self, length: Option<usize>, connection: Option<&str>, room: usize) -> String {
         let mut head = String::with_capacity(320 + room);
         let date = httpdate::HttpDate::from(SystemTime::now());
         let (status, reason) = (self.status, reason(self.status));
         let written = write!(
             head,
-            "HTTP/1.1 {status} {reason}\r\nServer: replicated-log\r\nDate: {date}\r\n\
-             Content-Length: {length}\r\n"
+            "HTTP/1.1 {status} {reason}\r\nServer: replicated-log\r\nDate: {date}\r\n"
         );
-        written.expect("writing to a string cannot fail");
+        let told = length.map_or(Ok(()), |length| write!(head, "Content-Length: {length}\r\n"));
+        written.and(told).expect("writing to a string cannot fail");
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
@@ -154,16 +172,16 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    fn text(response: &Response, head_only: bool, connection: Option<&str>) -> String {
+    fn text(response: &Response, part: Part, connection: Option<&str>) -> String {
         let mut out = Vec::new();
-        response.write_to(&mut out, head_only, connection).unwrap();
+        response.write_to(&mut out, part, connection).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn an_answer_has_its_length_its_type_and_its_body() {
         let response = Response::error(404, "Not found").with_header("Allow", "GET");
-        let text = text(&response, false, Some("close"));
+        let text = text(&response, Part::Whole, Some("close"));
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
         for field in ["Content-Length: 21", "Content-Type: application/json", "Allow: GET"] {
             assert!(text.contains(&format!("\r\n{field}\r\n")), "{field} in {text}");
@@ -174,8 +192,16 @@ mod tests {
 
     #[test]
     fn a_head_names_the_length_of_the_body_it_does_not_send() {
-        let text = text(&Response::error(404, "Not found"), true, None);
+        let text = text(&Response::error(404, "Not found"), Part::Head, None);
         assert!(text.contains("Content-Length: 21\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_without_end_names_no_length() {
+        let response = Response::text(200, "text/event-stream", "data: 1\n\n");
+        let text = text(&response, Part::Beginning, Some("close"));
+        assert!(!text.contains("Content-Length"), "{text}");
+        assert!(text.ends_with("Connection: close\r\n\r\ndata: 1\n\n"), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
@@ -21,6 +21,7 @@ use super::framing::Framing;
 use super::in_flight::InFlight;
 use super::nudge::Nudger;
 use super::reply::{Reply, Wish};
+use super::response::Part;
 use super::{Handler, Limits, Request, Response, SWEEP_INTERVAL, door, max_connections};
 
 /// Connections that the system completes before anybody accepts them.
@@ -109,6 +110,10 @@ pub struct Stats {
     pub in_flight: usize,
     /// Connections that tiny_http lost for good.
     pub stuck: usize,
+    /// Requests that were refused because too many were in progress, or the server was stopping.
+    pub refused_busy: u64,
+    /// Requests that were refused because they were too long or not to be understood.
+    pub refused_bad: u64,
 }
 
 /// A server that is answering requests.
@@ -132,6 +137,8 @@ pub(super) struct Core {
     /// Threads end.
     over: AtomicBool,
     stuck: AtomicUsize,
+    refused_busy: AtomicU64,
+    refused_bad: AtomicU64,
     /// The copy of the listener that the newest reception accepts with.
     accepting: AtomicI32,
     receptions: AtomicUsize,
@@ -180,6 +187,8 @@ impl Server {
             stopping: AtomicBool::new(false),
             over: AtomicBool::new(false),
             stuck: AtomicUsize::new(0),
+            refused_busy: AtomicU64::new(0),
+            refused_bad: AtomicU64::new(0),
             accepting: AtomicI32::new(-1),
             receptions: AtomicUsize::new(0),
             ready,
@@ -208,7 +217,7 @@ impl Server {
 
     /// How it stands.
     pub fn stats(&self) -> Stats {
-        Stats { in_flight: self.core.in_flight.count(), stuck: self.core.stuck.load(SeqCst) }
+        self.core.stats()
     }
 
     /// Delivers one message when the server had better be stopped and the process restarted.
@@ -421,11 +430,15 @@ impl Work for Core {
         let Some(peer) = request.remote_addr().copied() else { return };
         let in_progress = self.in_flight.enter();
         if let Some(refusal) = self.is_full(in_progress.number) {
+            self.refused_busy.fetch_add(1, SeqCst);
             return self.decline(request, peer, &refusal);
         }
         let read = match self.read(&mut request, peer) {
             Ok(read) => read,
-            Err(refusal) => return self.refuse(request, peer, &refusal),
+            Err(refusal) => {
+                self.refused_bad.fetch_add(1, SeqCst);
+                return self.refuse(request, peer, &refusal);
+            }
         };
         let reply = self.reply_to(request, peer);
         let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&read, reply)));
@@ -441,6 +454,19 @@ impl Work for Core {
 }
 
 impl Core {
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            in_flight: self.in_flight.count(),
+            stuck: self.stuck.load(SeqCst),
+            refused_busy: self.refused_busy.load(SeqCst),
+            refused_bad: self.refused_bad.load(SeqCst),
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
     /// The refusal for the `number`th request in progress, if there must be one.
     fn is_full(&self, number: usize) -> Option<Response> {
         let refuse = |why| Response::refused(503, why).with_header("Retry-After", "1");
@@ -520,7 +546,7 @@ impl Core {
         };
         if let Some(mut handle) = door::handle_of(peer, self.address.port()) {
             // The peer may be gone; there is nobody else to tell.
-            let _ = answer.write_to(&mut handle.stream, false, Some("close"));
+            let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
             linger(&mut handle.stream);
             self.close(peer, handle);
         }

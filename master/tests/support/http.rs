@@ -132,6 +132,20 @@ impl Connection {
         Ok(answer)
     }
 
+    /// Begins to follow a stream of events: a GET of this path, whose answer must be a 200.
+    pub fn follow(mut self, path: &str, headers: &[&str]) -> io::Result<Events> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n");
+        headers.iter().for_each(|line| request.extend([line, "\r\n"]));
+        self.write(&[request.as_bytes(), b"\r\n"].concat())?;
+        let line = self.read_line()?;
+        let fields = self.read_headers()?;
+        let is_stream = fields.contains(&("Content-Type".into(), "text/event-stream".into()));
+        if line != "HTTP/1.1 200 OK" || !is_stream {
+            return Err(io::Error::other(format!("{line} {fields:?}")));
+        }
+        Ok(Events(self))
+    }
+
     fn read_headers(&mut self) -> io::Result<Vec<(String, String)>> {
         let mut headers = Vec::new();
         loop {
@@ -147,5 +161,26 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(line.trim_end().to_string())
+    }
+}
+
+/// A stream of events.
+#[derive(Debug)]
+pub struct Events(Connection);
+
+impl Events {
+    /// The next event: its id, if it has one, and its data. Signs of life are passed over.
+    pub fn next(&mut self) -> io::Result<(Option<u64>, Value)> {
+        let (mut id, mut data) = (None, None);
+        loop {
+            let line = self.0.read_line()?;
+            if let Some(number) = line.strip_prefix("id: ") {
+                id = number.parse().ok();
+            } else if let Some(json) = line.strip_prefix("data: ") {
+                data = Some(serde_json::from_str(json).map_err(io::Error::other)?);
+            } else if let (true, Some(data)) = (line.is_empty(), data.take()) {
+                return Ok((id, data));
+            }
+        }
     }
 }

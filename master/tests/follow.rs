@@ -1,0 +1,274 @@
+//! Following the log: streams, long polls, the state for the live page, and what they cost others.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::binary::Role;
+use support::cluster::Cluster;
+use support::history::Dice;
+use support::node::Node;
+use support::{SOON, unique, wait_until};
+
+/// Puts so many entries of 100 bytes into a secondary.
+fn fill(secondary: &Node, count: usize) {
+    for first in (0..count).step_by(10_000) {
+        let entries: Vec<String> =
+            (first..count.min(first + 10_000)).map(|n| format!("{n:0100}")).collect();
+        let body = json!({ "epoch": 1, "prev_epoch": u8::from(first > 0), "entry_epoch": 1,
+            "seq": first + 1, "entries": entries });
+        let answer = secondary.send("POST", "/replicate", &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+fn metric(node: &Node, name: &str) -> f64 {
+    let answer = node.get("/metrics");
+    assert_eq!(answer.status, 200);
+    let line = answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = line.unwrap_or_else(|| panic!("{name} is not in:\n{}", answer.text()));
+    value.parse().expect("it is a number")
+}
+
+#[test]
+fn a_follower_sees_each_of_100_000_entries_once_across_20_reconnects() {
+    // Goal: ids ascend without a gap, wherever the connection is broken, while the log grows.
+    let secondary = Node::secondary(&[]);
+    fill(&secondary, 60_000);
+    let mut dice = Dice::new(7);
+    let breaks: Vec<u64> = (0..20).map(|_| 1 + dice.below(99_998)).collect();
+    let (mut seen, mut connections) = (0, 0);
+    thread::scope(|scope| {
+        let secondary = &secondary;
+        while seen < 100_000 {
+            let last = format!("Last-Event-ID: {seen}");
+            let headers: &[&str] = if seen == 0 { &[] } else { &[&last] };
+            let mut events = secondary.connect().follow("/messages/stream", headers).unwrap();
+            connections += 1;
+            if connections == 3 {
+                scope.spawn(|| {
+                    let more: Vec<String> =
+                        (60_000..100_000).map(|n| format!("{n:0100}")).collect();
+                    for (n, piece) in more.chunks(5_000).enumerate() {
+                        let body = json!({ "epoch": 1, "prev_epoch": 1, "entry_epoch": 1,
+                            "seq": 60_001 + n * 5_000, "entries": piece });
+                        secondary.send("POST", "/replicate", &body.to_string());
+                    }
+                });
+            }
+            while seen < 100_000 {
+                let (id, data) = events.next().unwrap();
+                assert_eq!((id, data["seq"].as_u64()), (Some(seen + 1), Some(seen + 1)));
+                assert_eq!(data["msg"], format!("{seen:0100}"));
+                seen += 1;
+                if breaks.contains(&seen) {
+                    break;
+                }
+            }
+        }
+    });
+    let distinct: std::collections::HashSet<_> = breaks.iter().collect();
+    assert_eq!(connections, distinct.len() + 1);
+}
+
+#[test]
+fn a_stream_begins_where_it_is_told_to_and_refuses_nonsense() {
+    let cluster = Cluster::start(&[&[], &[]], &[]);
+    ["a", "b", "c"].into_iter().for_each(|message| cluster.post(message));
+    for (node, path, headers, first) in [
+        (&cluster.master, "/messages/stream", &[][..], 1),
+        (&cluster.secondaries[0], "/messages/stream?from=2", &[], 2),
+        (&cluster.secondaries[1], "/messages/stream?from=2", &["Last-Event-ID: 2"], 3),
+    ] {
+        let mut events = node.connect().follow(path, headers).unwrap();
+        for seq in first..=3 {
+            assert_eq!(events.next().unwrap().0, Some(seq), "{path} {headers:?}");
+        }
+    }
+    for path in ["?from=0", "?from=x", "?limit=3", "?committed=true", "?from=1&wait=1"] {
+        assert_eq!(cluster.master.get(&format!("/messages/stream{path}")).status, 400, "{path}");
+    }
+    let id =
+        cluster.master.connect().try_send("GET", "/messages/stream", &["Last-Event-ID: x"], "");
+    assert_eq!(id.unwrap().status, 400);
+    let head = cluster.master.send("HEAD", "/messages/stream", "");
+    assert_eq!((head.status, head.header("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(cluster.master.send("POST", "/messages/stream", "").status, 405);
+}
+
+#[test]
+fn a_long_poll_is_answered_when_the_entry_comes_or_the_time_is_over() {
+    let cluster = Cluster::start(&[&[]], &[]);
+    cluster.post("a");
+    let there = cluster.master.get("/messages?from=1&wait=60000");
+    assert_eq!(there.seen(), (200, r#"{"messages":["a"],"from":1,"last_seq":1}"#));
+    let over = cluster.secondaries[0].get("/messages?from=2&wait=100");
+    assert_eq!(over.seen(), (200, r#"{"messages":[],"from":2,"last_seq":1}"#));
+    assert!(over.took >= Duration::from_millis(100), "{:?}", over.took);
+    thread::scope(|scope| {
+        let waiting: Vec<_> = cluster
+            .nodes()
+            .map(|node| scope.spawn(|| node.get("/messages?from=2&wait=60000&limit=1")))
+            .collect();
+        wait_until("waiting", SOON, || {
+            let waiting: f64 = cluster.nodes().map(|node| metric(node, "replog_followers")).sum();
+            if waiting == 2.0 { Ok(()) } else { Err(waiting) }
+        });
+        cluster.post("b");
+        for answer in waiting {
+            let answer = answer.join().unwrap();
+            assert_eq!(answer.messages(), ["b"]);
+            assert!(answer.took < SOON, "{:?}", answer.took);
+        }
+    });
+    assert_eq!(cluster.master.get("/messages?wait=1").status, 400);
+}
+
+#[test]
+fn one_follower_too_many_is_told_so_and_a_stop_ends_them_all() {
+    let mut node = Node::start(Role::Secondary, &[("MAX_FOLLOWERS", "1")]);
+    let events = node.connect().follow("/messages/stream", &[]).unwrap();
+    let refused = node.get("/messages/stream");
+    assert_eq!(refused.seen(), (503, r#"{"error":"Too many followers","stored":false}"#));
+    assert_eq!(refused.header("Retry-After"), Some("1"));
+    assert_eq!(node.get("/messages?from=9&wait=10").status, 503);
+    assert_eq!(node.get("/messages?from=9").status, 200);
+    node.signal("TERM");
+    assert_eq!(node.exit_code(SOON), Some(0));
+    node.wait_for_line("stopped unfinished=0");
+    drop(events);
+}
+
+#[test]
+fn a_follower_that_does_not_read_is_dropped_and_delays_nobody() {
+    // Goal: 40 MB are written past a follower that reads nothing.
+    let cluster = Cluster::start(&[&[]], &[("READ_TIMEOUT_MS", "1000")]);
+    let deaf = cluster.master.connect().follow("/messages/stream", &[]).unwrap();
+    let message = "x".repeat(500_000);
+    let mut connection = cluster.master.connect();
+    for _ in 0..80 {
+        let answer = connection.post_message_briefly(&message);
+        assert_eq!(answer.status, 201);
+        assert!(answer.took < Duration::from_secs(1), "{:?}", answer.took);
+    }
+    wait_until("dropped", SOON, || {
+        let followers = metric(&cluster.master, "replog_followers");
+        if followers == 0.0 { Ok(()) } else { Err(followers) }
+    });
+    drop(deaf);
+}
+
+#[test]
+fn a_follower_that_has_gone_is_noticed() {
+    let node = Node::secondary(&[]);
+    drop(node.connect().follow("/messages/stream", &[]).unwrap());
+    wait_until("dropped", SOON, || {
+        let followers = metric(&node, "replog_followers");
+        if followers == 0.0 { Ok(()) } else { Err(followers) }
+    });
+}
+
+#[test]
+fn the_state_is_told_as_it_changes() {
+    // Goal: the page sees an append, when each secondary acknowledged it, and a frozen secondary.
+    let slow = [("DELAY_MS", "200")];
+    let cluster = Cluster::start(&[&[], &slow], &[("HEARTBEAT_MS", "50")]);
+    let mut events = cluster.master.connect().follow("/events", &[]).unwrap();
+    let mut until = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        let start = Instant::now();
+        loop {
+            let (_, picture) = events.next().unwrap();
+            if is_so(&picture) {
+                return picture;
+            }
+            assert!(start.elapsed() < SOON, "not {what}: {picture}");
+        }
+    };
+    until("empty", &|picture| picture["last_seq"] == 0 && picture["nodes"] == 3);
+    cluster.post(&unique("m"));
+    let picture = until("appended", &|picture| !picture["timelines"][0]["answered_ms"].is_null());
+    let timed = &picture["timelines"][0];
+    assert_eq!((&timed["seq"], &timed["w"], &timed["ok"]), (&json!(1), &json!(3), &json!(true)));
+    let ms = |value: &Value| value.as_f64().expect("it has been acknowledged");
+    let (fast, slow) = (ms(&timed["acks"][0]), ms(&timed["acks"][1]));
+    assert!(fast < 150.0 && slow >= 200.0 && ms(&timed["answered_ms"]) >= slow, "{timed}");
+    assert_eq!(picture["tail"].as_array().map(Vec::len), Some(1));
+    assert_eq!(picture["latency"]["counts"].as_array().and_then(|c| c.last()), Some(&json!(1)));
+    cluster.secondaries[0].freeze();
+    until("unhealthy", &|picture| picture["secondaries"][0]["status"] == "Unhealthy");
+    cluster.secondaries[0].thaw();
+    until("healthy", &|picture| picture["secondaries"][0]["status"] == "Healthy");
+}
+
+#[test]
+fn the_page_the_description_and_a_secondarys_faults_are_at_the_master() {
+    let cluster = Cluster::start(&[&[("CHAOS", "1")], &[]], &[]);
+    let page = cluster.master.get("/");
+    assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().starts_with("<!doctype html>"));
+    for node in cluster.nodes() {
+        let described = node.get("/openapi.json").json();
+        assert_eq!(described["openapi"], "3.1.0");
+        assert!(described["paths"]["/messages"]["get"].is_object());
+    }
+    let set = cluster.master.send("PUT", "/secondaries/0/chaos", r#"{"delay_ms":7}"#);
+    assert_eq!((set.status, &set.json()["delay_ms"]), (200, &json!(7)));
+    assert_eq!(cluster.secondaries[0].health()["delay_ms"], 7);
+    assert_eq!(cluster.master.get("/secondaries/0/chaos").json()["delay_ms"], 7);
+    assert_eq!(cluster.master.send("PUT", "/secondaries/0/chaos", r#"{"delay":7}"#).status, 400);
+    for path in ["/secondaries/1/chaos", "/secondaries/2/chaos", "/secondaries/x/chaos"] {
+        assert_eq!(cluster.master.get(path).status, 404, "{path}");
+    }
+    assert_eq!(cluster.master.send("POST", "/secondaries/0/chaos", "").status, 405);
+    assert_eq!(cluster.master.send("POST", "/", "").status, 405);
+}
+
+#[test]
+fn metrics_count_what_has_happened() {
+    let cluster = Cluster::start(&[&[], &[]], &[("MAX_LOG_BYTES", "100")]);
+    (0..3).for_each(|_| cluster.post("abc"));
+    cluster.wait_until_level();
+    for _ in 0..2 {
+        let answer = cluster.master.connect().try_send(
+            "POST",
+            "/messages",
+            &["Idempotency-Key: k"],
+            r#"{"msg":"d"}"#,
+        );
+        assert_eq!(answer.unwrap().status, 201);
+    }
+    let reused = r#"{"msg":"e"}"#;
+    let reused =
+        cluster.master.connect().try_send("POST", "/messages", &["Idempotency-Key: k"], reused);
+    assert_eq!(reused.unwrap().status, 422);
+    assert_eq!(cluster.master.post_message(&"x".repeat(100)).status, 507);
+    let url = cluster.secondaries[0].url();
+    let expected = [
+        ("replog_appends_total".to_string(), 4.0),
+        ("replog_duplicates_total".into(), 1.0),
+        ("replog_append_duration_seconds_count{result=\"created\"}".into(), 5.0),
+        ("replog_refused_total{reason=\"key_reused\"}".into(), 1.0),
+        ("replog_refused_total{reason=\"log_full\"}".into(), 1.0),
+        ("replog_last_seq".into(), 4.0),
+        ("replog_log_bytes".into(), 22.0),
+        ("replog_committed_seq".into(), 4.0),
+        ("replog_read_only".into(), 0.0),
+        ("replog_requests_in_flight".into(), 1.0),
+        (format!("replog_acks_total{{secondary=\"{url}\"}}"), 4.0),
+        (format!("replog_secondary_acked_seq{{secondary=\"{url}\"}}"), 4.0),
+        (format!("replog_secondary_lag_entries{{secondary=\"{url}\"}}"), 0.0),
+        (format!("replog_secondary_state{{secondary=\"{url}\",state=\"healthy\"}}"), 1.0),
+        (format!("replog_secondary_state{{secondary=\"{url}\",state=\"unhealthy\"}}"), 0.0),
+        (format!("replog_calls_total{{secondary=\"{url}\",result=\"failed\"}}"), 0.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(metric(&cluster.master, &name), value, "{name}");
+    }
+    let secondary = &cluster.secondaries[0];
+    assert_eq!(metric(secondary, "replog_entries_accepted_total"), 4.0);
+    assert_eq!(metric(secondary, "replog_last_seq"), 4.0);
+    let build = "replog_build_info{version=\"0.1.0\",role=\"secondary\"}";
+    assert_eq!(metric(secondary, build), 1.0);
+}
