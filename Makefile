@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down erase logs run demo test fmt check bench bench-peers soak
+.PHONY: help up down erase logs run demo watch test fmt check bench bench-peers soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ run: ## start the same cluster as plain processes, without Docker; Ctrl-C stops 
 
 demo: ## show the main job with curl, on the running cluster or on one of its own, and check every answer
 	@docker/demo.sh
+
+watch: ## follow the log in this terminal; URL=http://localhost:8001 for another node, FROM=7 for a place
+	@docker/watch.sh
 
 test: ## run all tests
 	cargo test --workspace

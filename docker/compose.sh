@@ -45,7 +45,7 @@ case ${1:-} in
         echo "  master      http://localhost:8000"
         echo "  secondary1  http://localhost:8001"
         echo "  secondary2  http://localhost:8002   (the slow one)"
-        echo "Next: make demo, make logs, make down."
+        echo "See it live: http://localhost:8000/. Next: make demo, make watch, make logs, make down."
         ;;
     down) "${compose[@]}" down ;;
     erase) "${compose[@]}" down --volumes ;;

@@ -43,12 +43,23 @@ main() {
     show_posts_at_once
     show_bad_body
     show_without_delay
+    show_page
+    if [ ${#node_pids[@]} -gt 0 ]; then page="Run 'make run' or 'make up' and open $master/ to see it live."; fi
     stop_nodes
     if [ "$unclean" -ne 0 ]; then fail "$unclean of the nodes started here did not exit with 0"; fi
-    say "" "All $checks checks passed."
+    say "" "All $checks checks passed." "$page"
 }
 
 # ---- the steps ----------------------------------------------------------------------------------
+
+show_page() {
+    step "The master has a live page"
+    ask $master/ --head
+    check "the answer is 200" [ "$status" = 200 ]
+    check "it is a page" has "Content-Type: text/html"
+    page="Open $master/ to see it live."
+    ok "$master/ shows the logs grow, who is slow, and what is wrong"
+}
 
 find_or_start_cluster() {
     local node

@@ -20,6 +20,8 @@ NODE_NAME=secondary2 start_node "$secondary_bin" --host 127.0.0.1 --port 8002 --
 start_node "$master_bin" --host 127.0.0.1 --port 8000 \
     --secondaries http://127.0.0.1:8001,http://127.0.0.1:8002
 
+echo "See it live: http://127.0.0.1:8000/. In another terminal: make demo, make watch."
+
 # The nodes write to this terminal themselves. When one ends, so does the cluster.
 while sleep 0.5; do
     for pid in "${node_pids[@]}"; do

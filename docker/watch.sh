@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# `make watch`: follows the log of the master, or of the node at URL, until Ctrl-C. FROM=N begins
+# with entry N. When the connection breaks, it goes on where it was.
+set -euo pipefail
+
+url=${URL:-http://127.0.0.1:8000}
+next=${FROM:-1}
+trap 'exit 0' INT TERM
+
+while :; do
+    while IFS= read -r line; do
+        case $line in
+            "id: "*) next=$((${line#id: } + 1)) ;;
+            "data: "*) printf '%s\n' "${line#data: }" ;;
+        esac
+    done < <(curl --silent --no-buffer --show-error "$url/messages/stream?from=$next")
+    echo "No more from $url; trying again in a second." >&2
+    sleep 1
+done
