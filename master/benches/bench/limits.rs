@@ -1,8 +1,8 @@
 //! What must not cost much: a long log, a large answer, a secondary that was away, idle
-//! connections, and clients that wait.
+//! connections, clients that wait, and open pages.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -220,6 +220,41 @@ pub fn blocked() {
         median(ratios),
         thread_count(master)
     );
+}
+
+/// Appends while five pages are open that show them.
+pub fn watched() {
+    const PAGES: usize = 5;
+    let cluster = ours(short());
+    let address = cluster.nodes[0].address;
+    let mut ratios = Vec::new();
+    // The difference is small and the machine is not quiet.
+    for round in 1..=3 * rounds() {
+        let rate = || measure(&cluster, 64, Until::Time(MEASURED)).rate;
+        let before = rate();
+        let pages: Vec<_> = (0..PAGES).map(|_| open_page(address)).collect();
+        let beside = rate();
+        let told: usize = pages.into_iter().map(close_page).sum();
+        let ratio = beside / f64::midpoint(before, rate());
+        println!("round {round}: x {ratio:.3} beside {PAGES} pages, which were told {told} times");
+        ratios.push(ratio);
+    }
+    println!("{PAGES} pages: rate x {:.3}", median(ratios));
+}
+
+/// A page, whose thread counts what it is told.
+fn open_page(address: SocketAddr) -> (TcpStream, thread::JoinHandle<usize>) {
+    let mut stream = TcpStream::connect(address).expect("the node listens");
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: bench\r\n\r\n").expect("the node reads");
+    let reading = stream.try_clone().expect("a socket can be shared");
+    let events = BufReader::new(reading).lines().map_while(Result::ok);
+    let page = thread::spawn(move || events.filter(|line| line.starts_with("data: ")).count());
+    (stream, page)
+}
+
+fn close_page((stream, page): (TcpStream, thread::JoinHandle<usize>)) -> usize {
+    stream.shutdown(Shutdown::Both).expect("it is open");
+    page.join().expect("it does not panic")
 }
 
 /// A cluster one of whose secondaries is away.

@@ -34,7 +34,7 @@ fn main() {
     if let Ok(role) = env::var("BENCH_ROLE") {
         return shapes::play(&role, &env::var("BENCH_OF").unwrap_or_default());
     }
-    let sections: [(&str, &str, fn()); 9] = [
+    let sections: [(&str, &str, fn()); 10] = [
         ("writes", "appends", writes::writes),
         ("shapes", "beside the floor and beside a pair of calls per request", writes::shapes),
         ("growth", "a long log", limits::growth),
@@ -42,6 +42,7 @@ fn main() {
         ("catchup", "a secondary that starts empty", limits::catchup),
         ("idle", "idle connections", limits::idle),
         ("blocked", "clients that wait", limits::blocked),
+        ("watched", "open pages", limits::watched),
         (PEERS[0], "in memory, beside Redis, etcd and NATS", writes::peers_in_memory),
         (PEERS[1], "on disk, beside Redis, etcd and NATS", writes::peers_on_disk),
     ];

@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""The live page in a real browser: browser.py MASTER SECONDARY SCREENSHOT
+
+Starts a cluster of its own from the two binaries, opens the page in Debian's Chromium, headless, and
+looks at what somebody would see and do there. Needs chromium, chromedriver, selenium and axe-core.
+"""
+import base64
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from axe_core_python.selenium import Axe
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+SOON = 15  # seconds; nothing is waited for longer
+MANY = 100_000
+
+
+class Node:
+    """A process that was started here, and is ended here."""
+
+    def __init__(self, binary, port=0, **settings):
+        environment = {"PATH": os.environ["PATH"], "PORT": str(port), **settings}
+        self.settings, self.binary = settings, binary
+        self.process = subprocess.Popen([binary], env=environment, stdout=subprocess.PIPE, text=True)
+        for line in self.process.stdout:
+            if "ready addr=" in line:
+                self.port = int(line.split("ready addr=")[1].split()[0].rsplit(":", 1)[1])
+                break
+        else:
+            sys.exit(f"{binary} is not ready")
+        self.url = f"http://127.0.0.1:{self.port}"
+        # Its log lines are not looked at, but it must not wait for a reader of them.
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def call(self, method, path, body=None, headers=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
+        with urllib.request.urlopen(request, timeout=SOON) as answer:
+            return json.load(answer)
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+            self.process.wait()
+
+
+class Page:
+    """The page, and what can be seen on it."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, url):
+        self.driver.get(url)
+        # Every word that a badge has shown, so that no short one is missed.
+        self.driver.execute_script("""
+            window.shown = [];
+            const note = () => document.querySelectorAll(".status").forEach((badge) => {
+                const node = badge.closest("[data-node]")?.dataset.node ?? badge.id;
+                const word = `${node} ${badge.textContent}`;
+                if (!window.shown.includes(word)) window.shown.push(word);
+            });
+            new MutationObserver(note).observe(document.body, { childList: true, subtree: true, characterData: true });
+            note();""")
+
+    def find(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def until(self, what, is_so):
+        def told(_):
+            return is_so()
+        try:
+            return WebDriverWait(self.driver, SOON, poll_frequency=0.05).until(told)
+        except Exception as error:
+            raise SystemExit(f"FAILED: not {what}\n{self.text('body')}\n{error}") from error
+
+    def until_shown(self, word):
+        self.until(word, lambda: word in self.driver.execute_script("return window.shown"))
+
+    def until_entry(self, node, seq):
+        self.until(f"entry {seq} at {node}", lambda: self.find(f'[data-node="{node}"] .entry[data-seq="{seq}"]'))
+
+    def append(self, msg, w="", wtimeout="", key=""):
+        for name, value in {"w": w, "wtimeout": wtimeout, "key": key, "msg": msg}.items():
+            field = self.find(f"#{name}")[0]
+            field.clear()
+            field.send_keys(value)
+        self.find("#msg")[0].send_keys(Keys.ENTER)
+
+    def until_result(self, words):
+        self.until(words, lambda: words in self.text("#result li"))
+
+    def bar(self, seq, secondary):
+        """Milliseconds and width of a bar, once it has ended."""
+        selector = f'#timelines .append[data-seq="{seq}"] .bar[data-secondary="{secondary}"]'
+
+        def ended():
+            return self.driver.execute_script("""
+                const bar = document.querySelector(arguments[0]);
+                return bar?.dataset.ms ? [Number(bar.dataset.ms), bar.getBoundingClientRect().width] : null;""", selector)
+        return self.until(f"bar {selector}", ended)
+
+    def emulate(self, width, scheme):
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+
+def check(is_so, what):
+    if not is_so:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"   ok: {what}")
+
+
+def start_cluster(stack, master_binary, secondary_binary, many=0):
+    secondaries = [Node(secondary_binary, CHAOS="1", NODE_NAME=f"secondary{n}") for n in (1, 2)]
+    for secondary in secondaries:
+        stack.callback(secondary.end)
+    for first in range(0, many, 10_000):
+        batch = {"epoch": 1, "prev_epoch": min(first, 1), "entry_epoch": 1, "seq": first + 1,
+                 "entries": [f"{n + 1:080}" for n in range(first, first + 10_000)]}
+        for secondary in secondaries:
+            secondary.call("POST", "/replicate", batch)
+    master = Node(master_binary, SECONDARIES=",".join(node.url for node in secondaries), HEARTBEAT_MS="300",
+                  MAX_FOLLOWERS="2")
+    stack.callback(master.end)
+    return master, secondaries
+
+
+def opened(page, master):
+    print("0. A page too many waits for its turn.")
+    seats = [urllib.request.urlopen(master.url + "/events", timeout=SOON) for _ in range(2)]
+    page.open(master.url)
+    page.until_shown("connection Disconnected")
+    for seat in seats:
+        seat.close()
+    page.until_shown("connection Connected")
+
+
+def appends(page):
+    print("1. An append, by keyboard, is seen on every node.")
+    page.append("hello")
+    page.until_result("stored as entry 1 on 3 nodes")
+    for node in ("master", "0", "1"):
+        page.until_entry(node, 1)
+    check("hello" in page.text('[data-node="1"] .log'), "the message is in the second secondary's column")
+
+
+def slow(page, secondary):
+    print("2. A slow secondary's bar is long, and the POST is as slow.")
+    slider = page.until("slider", lambda: page.find("#delay-0"))[0]
+    slider.send_keys(Keys.ARROW_RIGHT * 12)
+    page.until("a delay of 1200 ms", lambda: secondary.call("GET", "/chaos")["delay_ms"] == 1200)
+    page.append("slowed")
+    (slow_ms, slow_width), (fast_ms, fast_width) = page.bar(2, 0), page.bar(2, 1)
+    page.until_result("stored as entry 2 on 3 nodes")
+    check(slow_ms >= 1200 > 4 * fast_ms, f"bars of {slow_ms} and {fast_ms} ms")
+    check(slow_width > 4 * fast_width, f"{slow_width:.0f} and {fast_width:.0f} pixels long")
+    page.append("only two nodes are needed", w="2")
+    page.until_result("stored as entry 3 on 2 nodes")
+
+
+def paused(page, secondary, screenshot):
+    print("3. A paused secondary becomes Suspected, then Unhealthy, and is caught up.")
+    secondary.signal(signal.SIGSTOP)
+    page.append("while it was paused", w="majority")
+    page.until_result("stored as entry 4 on 2 nodes")
+    page.until_shown("0 Suspected: it has missed heartbeats")
+    page.until_shown("0 Unhealthy: it does not answer")
+    check(len(page.find('[data-node="0"] .missing')) >= 1, "the entry is missing in its column")
+    check(not page.find('[data-node="0"] .entry[data-seq="4"]'), "it is not shown as held")
+    page.emulate(1000, "light")
+    take_screenshot(page, screenshot)
+    secondary.signal(signal.SIGCONT)
+    page.until_entry("0", 4)
+    page.until_shown("0 Healthy, catching up")
+    shown = page.driver.execute_script("return window.shown")
+    words = [word.split(":")[0] for word in shown if word.startswith("0 ")]
+    check(words.index("0 Suspected") < words.index("0 Unhealthy"), f"in this order: {words}")
+    page.until("healthy again", lambda: page.text('[data-node="0"] .status') == "Healthy")
+
+
+def take_screenshot(page, path):
+    size = page.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    area = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+    shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": area})
+    Path(path).write_bytes(base64.b64decode(shot["data"]))
+    check(Path(path).stat().st_size < 200_000, f"the screenshot has {Path(path).stat().st_size} bytes")
+
+
+def refused(page):
+    print("4. What is refused is said in plain words.")
+    page.append("x", w="9")
+    page.until_result("not stored. Write concern w must be between 1 and 3")
+    page.append("once", key="k1")
+    page.until_result("stored as entry 5")
+    page.append("once", key="k1")
+    page.until_result("was there already, as entry 5")
+    page.append("twice", key="k1")
+    page.until_result("this key belongs to another message, entry 5")
+
+
+def disconnected(page, stack, master, master_binary):
+    print("5. A master that is gone is shown, and found again.")
+    epoch = page.text("#facts").split(" ·")[0]
+    master.signal(signal.SIGSTOP)
+    page.until_shown("connection Disconnected")
+    page.append("lost?")
+    master.signal(signal.SIGCONT)
+    page.until("connected", lambda: page.text("#connection") == "Connected")
+    page.until_result("stored as entry 6")
+    master.end()
+    page.until("disconnected", lambda: page.text("#connection") == "Disconnected")
+    page.append("nobody hears it")
+    page.until_result("no answer. Whether it was stored is unknown")
+    again = Node(master_binary, port=master.port, **master.settings)
+    stack.callback(again.end)
+    page.until("connected", lambda: page.text("#connection") == "Connected")
+    page.until("another epoch", lambda: page.text("#facts").split(" ·")[0] not in ("", epoch))
+    page.until_entry("master", 6)
+
+
+def looks(page):
+    print("6. It fits a phone, and is light and dark; nothing is without a name.")
+    for width, scheme in ((375, "light"), (375, "dark"), (1200, "dark"), (1200, "light")):
+        page.emulate(width, scheme)
+        needed = page.driver.execute_script("return document.documentElement.scrollWidth")
+        check(needed <= width, f"{scheme}, {width} pixels wide: {needed} are needed")
+        report = Axe().run(page.driver)
+        # A rule that itself fails is incomplete, without naming a node.
+        found = report["violations"] + [one for one in report["incomplete"] if not one["nodes"]]
+        told = [(one["id"], one["help"], [node["html"] for node in one["nodes"]][:3]) for one in found]
+        check(not told, f"axe finds nothing {told or ''}")
+
+
+def many(page, master):
+    print(f"7. {MANY} entries do not slow it.")
+    page.open(master.url)
+    page.until_entry("master", MANY)
+    elements = len(page.find("*"))
+    check(elements < 600, f"{elements} elements in the document")
+    begin = time.monotonic()
+    page.append("one more")
+    page.until_entry("1", MANY + 1)
+    took = time.monotonic() - begin
+    check(took < 3, f"an append is seen {took:.1f} s later, typing included")
+
+
+def main():
+    master_binary, secondary_binary, screenshot = sys.argv[1:]
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     "--hide-scrollbars", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService("/usr/bin/chromedriver")
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as profile:
+        options.add_argument(f"--user-data-dir={profile}")
+        driver = webdriver.Chrome(options, service)
+        stack.callback(driver.quit)
+        page = Page(driver)
+        master, secondaries = start_cluster(stack, master_binary, secondary_binary)
+        opened(page, master)
+        appends(page)
+        slow(page, secondaries[0])
+        paused(page, secondaries[0], screenshot)
+        refused(page)
+        disconnected(page, stack, master, master_binary)
+        looks(page)
+        with contextlib.ExitStack() as other:
+            master, _ = start_cluster(other, master_binary, secondary_binary, MANY)
+            many(page, master)
+        # Calls that were refused or not answered are logged by the browser itself.
+        errors = [line["message"] for line in driver.get_log("browser")
+                  if line["level"] == "SEVERE" and "Failed to load resource" not in line["message"]]
+        check(not errors, f"no script has failed {errors or ''}")
+    print("The page does what it should.")
+
+
+main()
