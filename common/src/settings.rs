@@ -16,6 +16,15 @@ use log::{LevelFilter, info};
 use crate::http::Limits;
 use crate::store::{Opened, Role, Store, StoreError};
 
+/// What `--help` of a node ends with.
+pub const EXAMPLE: &str = "\
+Example, each line in a terminal of its own:
+  secondary --port 8001
+  secondary --port 8002 --delay-ms 1500
+  master --secondaries http://127.0.0.1:8001,http://127.0.0.1:8002
+  curl http://127.0.0.1:8000/messages -d '{\"msg\":\"hello\"}'
+The master's page, http://127.0.0.1:8000/, shows what happens.";
+
 /// The longest timeout that is accepted: a day.
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
 

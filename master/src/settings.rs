@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::concern::majority;
 use crate::health::Thresholds;
 use clap::{Parser, Subcommand};
-use common::settings::{NodeArgs, NodeSettings, Problems, base_urls, given};
+use common::settings::{EXAMPLE, NodeArgs, NodeSettings, Problems, base_urls, given};
 
 /// The master of the replicated log: orders messages and replicates them to every secondary
 #[derive(Debug, Parser)]
-#[command(name = "master", version, about, long_about = None)]
+#[command(name = "master", version, about, long_about = None, after_help = EXAMPLE)]
 pub struct Cli {
     /// What every node can be told.
     #[command(flatten)]

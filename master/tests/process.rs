@@ -83,6 +83,7 @@ fn help_and_version_are_told_whatever_the_settings() {
     for (role, own) in BOTH.into_iter().zip(own) {
         let help = role.run(&[("PORT", "wrong")], &["--help"]);
         assert_eq!((help.status.code(), stderr(&help)), (Some(0), ""));
+        assert!(stdout(&help).contains("\nExample"), "{}", stdout(&help));
         for name in common.iter().chain(own) {
             let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
             assert!(stdout(&help).contains(&flag), "{flag} is not in:\n{}", stdout(&help));

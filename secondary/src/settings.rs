@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use common::settings::{NodeArgs, NodeSettings, Problems};
+use common::settings::{EXAMPLE, NodeArgs, NodeSettings, Problems};
 use common::wire::{BATCH_BYTES, CALL_OVERHEAD_BYTES};
 
 /// A secondary of the replicated log: holds a copy of the master's log and acknowledges it
 #[derive(Debug, Parser)]
-#[command(name = "secondary", version, about, long_about = None)]
+#[command(name = "secondary", version, about, long_about = None, after_help = EXAMPLE)]
 pub struct Cli {
     /// What every node can be told.
     #[command(flatten)]
