@@ -45,10 +45,15 @@ case ${1:-} in
         echo "  master      http://localhost:8000"
         echo "  secondary1  http://localhost:8001"
         echo "  secondary2  http://localhost:8002   (the slow one)"
+        if [[ ",${COMPOSE_PROFILES:-}," = *,monitoring,* ]]; then
+            echo "  dashboard   http://localhost:3000"
+            echo "  alerts      http://localhost:9090/alerts"
+        fi
         echo "See it live: http://localhost:8000/. Next: make demo, make watch, make logs, make down."
         ;;
-    down) "${compose[@]}" down ;;
-    erase) "${compose[@]}" down --volumes ;;
+    # Whatever was started, also with a profile that nobody names now.
+    down) COMPOSE_PROFILES=monitoring "${compose[@]}" down ;;
+    erase) COMPOSE_PROFILES=monitoring "${compose[@]}" down --volumes ;;
     logs) exec "${compose[@]}" logs --follow --tail=100 ;;
     *)
         echo "usage: compose.sh up|down|erase|logs" >&2

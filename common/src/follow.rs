@@ -101,6 +101,11 @@ impl Followers {
         self.count.load(SeqCst)
     }
 
+    /// How many there may be.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// One more.
     ///
     /// # Errors

@@ -20,10 +20,15 @@ use crate::http::{Response, Stats};
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How often something happened, by a word that says what exactly.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Counts {
+    /// None of these has happened: they are told as 0, so that the first time is seen as a change.
+    pub fn new(words: &[&'static str]) -> Counts {
+        Counts(Mutex::new(words.iter().map(|word| (*word, 0)).collect()))
+    }
+
     /// It happened once more.
     pub fn add(&self, what: &'static str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
@@ -175,12 +180,14 @@ pub struct NodeFigures {
     pub last_seq: Seq,
     /// What the messages take, in bytes of JSON.
     pub log_bytes: u64,
+    /// What they may take.
+    pub max_log_bytes: u64,
     /// Nothing can be stored now.
     pub read_only: bool,
     /// What was refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
-    /// How many clients follow.
-    pub followers: usize,
+    /// How many clients follow, and how many may.
+    pub followers: (usize, usize),
     /// Of the HTTP layer.
     pub http: Stats,
 }
@@ -193,9 +200,15 @@ impl Figures for NodeFigures {
         out.gauge("log_bytes", "What the messages take, as JSON", self.log_bytes as f64)?;
         let read_only = f64::from(u8::from(self.read_only));
         out.gauge("read_only", "1 while nothing can be stored", read_only)?;
-        let in_flight = self.http.in_flight as f64;
+        // A limit that there is not.
+        let most = if self.max_log_bytes == u64::MAX { 0 } else { self.max_log_bytes };
+        out.gauge("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", most as f64)?;
+        let (in_flight, most) = (self.http.in_flight as f64, self.http.max_in_flight as f64);
         out.gauge("requests_in_flight", "Requests in progress, this one too", in_flight)?;
-        out.gauge("followers", "Clients that follow the log", self.followers as f64)?;
+        out.gauge("requests_in_flight_limit", "MAX_IN_FLIGHT", most)?;
+        let (followers, most) = self.followers;
+        out.gauge("followers", "Clients that follow the log", followers as f64)?;
+        out.gauge("followers_limit", "MAX_FOLLOWERS", most as f64)?;
         let mut refused = self.refused.clone();
         *refused.entry("busy").or_default() += self.http.refused_busy;
         *refused.entry("bad_request").or_default() += self.http.refused_bad;

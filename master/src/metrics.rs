@@ -61,7 +61,7 @@ impl Metrics {
             duplicates: AtomicU64::new(0),
             created: Histogram::new(SECONDS),
             failed: Histogram::new(SECONDS),
-            refused: Counts::default(),
+            refused: Counts::new(&["disk", "key_reused", "log_full", "read_only"]),
             calls: (0..secondaries).map(|_| calls()).collect(),
         }
     }

@@ -206,6 +206,11 @@ impl Replication {
         &self.options.secondaries
     }
 
+    /// What the messages of the log may take, in bytes.
+    pub fn max_log_bytes(&self) -> u64 {
+        self.options.max_log_bytes
+    }
+
     /// Begins a reign over the log and what was recovered beyond it. `couriers` are the threads that
     /// call when no request does, and `found` says who took part in the recovery: one per secondary.
     pub fn begin_reign(

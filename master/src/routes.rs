@@ -99,9 +99,16 @@ impl Routes {
             let state = replication.lock();
             (state.lines.stored_seq(), state.log.bytes(), state.read_only().is_some())
         };
-        let (refused, followers) = (replication.metrics.refused.all(), self.followers.count());
-        let role = "master";
-        let node = NodeFigures { role, last_seq, log_bytes, read_only, refused, followers, http };
+        let node = NodeFigures {
+            role: "master",
+            last_seq,
+            log_bytes,
+            max_log_bytes: replication.max_log_bytes(),
+            read_only,
+            refused: replication.metrics.refused.all(),
+            followers: (self.followers.count(), self.followers.most()),
+            http,
+        };
         metrics::answer(MasterFigures { node, replication })
     }
 

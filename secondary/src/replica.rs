@@ -119,6 +119,11 @@ impl Replica {
         Replica { state, grown, written, store, bell, max_log_bytes }
     }
 
+    /// What the messages of the log may take, in bytes.
+    pub fn max_log_bytes(&self) -> u64 {
+        self.max_log_bytes
+    }
+
     /// Bytes that the messages take, and how many entries were taken since the start.
     pub fn figures(&self) -> (u64, u64) {
         let state = self.lock();

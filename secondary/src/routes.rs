@@ -36,7 +36,8 @@ impl Routes {
     /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
     /// and so many clients may follow the log.
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
-        let (followers, calls) = (Followers::new(followers), Counts::default());
+        let followers = Followers::new(followers);
+        let calls = Counts::new(&["ok", "duplicate", "refused", "failed"]);
         Routes { replica, faults, chaos, followers, calls }
     }
 
@@ -68,9 +69,10 @@ impl Routes {
             role: "secondary",
             last_seq: self.replica.position().last_seq,
             log_bytes,
+            max_log_bytes: self.replica.max_log_bytes(),
             read_only: self.replica.disk_failed().is_some(),
             refused: Default::default(),
-            followers: self.followers.count(),
+            followers: (self.followers.count(), self.followers.most()),
             http,
         };
         let (calls, ready) = (self.calls.all(), self.replica.lag().is_none());

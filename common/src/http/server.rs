@@ -108,6 +108,8 @@ pub struct Drained {
 pub struct Stats {
     /// Requests in progress.
     pub in_flight: usize,
+    /// How many may be.
+    pub max_in_flight: usize,
     /// Connections that tiny_http lost for good.
     pub stuck: usize,
     /// Requests that were refused because too many were in progress, or the server was stopping.
@@ -457,6 +459,7 @@ impl Core {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             in_flight: self.in_flight.count(),
+            max_in_flight: self.limits.max_in_flight,
             stuck: self.stuck.load(SeqCst),
             refused_busy: self.refused_busy.load(SeqCst),
             refused_bad: self.refused_bad.load(SeqCst),
