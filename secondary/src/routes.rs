@@ -104,7 +104,8 @@ impl Routes {
     fn entries(&self, query: &str) -> Response {
         let from = query.strip_prefix("from=").and_then(|from| from.parse().ok()).map(Seq);
         self.replica.read(|log, last, _| match from {
-            Some(from) if from > Seq::NONE && from <= last => wire::entries(log, from, last),
+            Some(from) if from > last => Response::error(404, "There is no such entry"),
+            Some(from) if from > Seq::NONE => wire::entries(log, from, last),
             _ => Response::error(400, "from must be the place of an entry"),
         })
     }
