@@ -1,14 +1,15 @@
-//! The handler threads of one server.
+//! The threads of one server.
 //!
 //! A few fixed loops would block everybody as soon as each waits for a slow acknowledgement; a
-//! thread per request costs more than the request. So threads are kept and reused, one more is
-//! hired when the last idle one takes a job, and idle ones leave after a while.
+//! thread per request costs more than the request. So threads are kept and reused, the one that
+//! became idle last first, for its stack is still in the processor's cache; one is hired when none
+//! is idle, up to a limit; idle ones leave after a while.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
@@ -18,91 +19,176 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Idle threads that stay, however quiet it is.
 const KEPT: usize = 4;
 
-/// Where jobs come from and what is done with them.
-pub(super) trait Work: Send + Sync + 'static {
-    type Job;
-    /// Waits up to `patience` for a job.
-    fn next(&self, patience: Duration) -> Option<Self::Job>;
-    fn run(self: Arc<Self>, job: Self::Job);
+/// What a crew does.
+pub(super) trait Work: Send + Sync + Sized + 'static {
+    type Job: Send + 'static;
+    fn crew(&self) -> &Crew<Self::Job>;
+    fn run(self: &Arc<Self>, job: Self::Job);
     /// Whether no more jobs will be done.
     fn is_over(&self) -> bool;
 }
 
-/// Between one and `most` threads that do the work.
-pub(super) struct Crew<W> {
-    work: Arc<W>,
+/// At most so many threads, and what waits for one of them.
+#[derive(Debug)]
+pub(super) struct Crew<J> {
     most: usize,
-    threads: AtomicUsize,
-    idle: AtomicUsize,
+    state: Mutex<State<J>>,
 }
 
-impl<W: Work> Crew<W> {
-    /// Hires the first thread.
-    pub(super) fn start(work: Arc<W>, most: usize) -> Arc<Crew<W>> {
-        let crew =
-            Arc::new(Crew { work, most, threads: AtomicUsize::new(0), idle: AtomicUsize::new(0) });
-        crew.hire();
-        crew
+#[derive(Debug)]
+struct State<J> {
+    threads: usize,
+    /// The one that became idle last comes last.
+    idle: Vec<Arc<Member<J>>>,
+    /// Jobs that came when nobody was idle and nobody could be hired.
+    waiting: VecDeque<J>,
+}
+
+#[derive(Debug)]
+struct Member<J> {
+    thread: Thread,
+    /// What it is to do next.
+    job: Mutex<Option<J>>,
+}
+
+impl<J> Crew<J> {
+    pub(super) fn new(most: usize) -> Crew<J> {
+        let state = State { threads: 0, idle: Vec::new(), waiting: VecDeque::new() };
+        Crew { most, state: Mutex::new(state) }
     }
 
     /// How many threads there are now.
-    pub(super) fn threads(&self) -> usize {
-        self.threads.load(SeqCst)
+    #[cfg(test)]
+    fn threads(&self) -> usize {
+        self.lock().threads
     }
 
-    fn hire(self: &Arc<Self>) {
-        if self.threads.fetch_add(1, SeqCst) >= self.most {
-            self.threads.fetch_sub(1, SeqCst);
-            return;
-        }
-        let crew = Arc::clone(self);
-        let spawned = thread::Builder::new().name("http-handler".into()).spawn(move || crew.work());
-        if let Err(error) = spawned {
-            self.threads.fetch_sub(1, SeqCst);
-            warn!("failed to start a handler thread threads={} error={error}", self.threads());
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        // Nothing in here panics between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<J> Member<J> {
+    fn give(&self, job: J) {
+        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+        self.thread.unpark();
+    }
+}
+
+fn take<J>(job: &Mutex<Option<J>>) -> Option<J> {
+    // An option is never half changed.
+    job.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Has a job done by another thread as soon as there is one.
+pub(super) fn submit<W: Work>(work: &Arc<W>, job: W::Job) {
+    if let Err(job) = try_submit(work, job) {
+        let crew = work.crew();
+        let mut state = crew.lock();
+        // Whoever became idle in between does not look again.
+        match state.idle.pop() {
+            Some(member) => member.give(job),
+            None => state.waiting.push_back(job),
         }
     }
+}
 
-    fn work(self: Arc<Self>) {
-        loop {
-            self.idle.fetch_add(1, SeqCst);
-            let job = self.work.next(PATIENCE);
-            let still_idle = self.idle.fetch_sub(1, SeqCst) - 1;
-            match job {
-                Some(job) => {
-                    if still_idle == 0 {
-                        self.hire();
-                    }
-                    let work = AssertUnwindSafe(|| Arc::clone(&self.work).run(job));
-                    if catch_unwind(work).is_err() {
-                        error!("panicked in a handler thread");
-                    }
-                }
-                None if self.work.is_over() || still_idle >= KEPT => break,
-                None => {}
-            }
+/// Has a job done by another thread at once.
+///
+/// # Errors
+/// Gives the job back when all threads are busy and no more may be, or can be, hired.
+pub(super) fn try_submit<W: Work>(work: &Arc<W>, job: W::Job) -> Result<(), W::Job> {
+    let crew = work.crew();
+    let mut state = crew.lock();
+    if let Some(member) = state.idle.pop() {
+        drop(state);
+        member.give(job);
+        return Ok(());
+    }
+    if state.threads >= crew.most {
+        return Err(job);
+    }
+    state.threads += 1;
+    drop(state);
+    // What a thread that cannot be started was given is lost, so this is given to it later.
+    let first = Arc::new(Mutex::new(Some(job)));
+    let (theirs, hired) = (Arc::clone(&first), Arc::clone(work));
+    let spawned = thread::Builder::new().name("http-handler".into()).spawn(move || {
+        if let Some(job) = take(&theirs) {
+            serve(&hired, job);
         }
-        self.threads.fetch_sub(1, SeqCst);
+    });
+    let Err(error) = spawned else { return Ok(()) };
+    let mut state = crew.lock();
+    state.threads -= 1;
+    warn!("failed to start a handler thread threads={} error={error}", state.threads);
+    drop(state);
+    take(&first).map_or(Ok(()), Err)
+}
+
+/// The life of a thread.
+fn serve<W: Work>(work: &Arc<W>, first: W::Job) {
+    let me = Arc::new(Member { thread: thread::current(), job: Mutex::new(None) });
+    let mut next = Some(first);
+    while let Some(job) = next {
+        if catch_unwind(AssertUnwindSafe(|| work.run(job))).is_err() {
+            error!("panicked in a handler thread");
+        }
+        next = wait(work, &me);
+    }
+}
+
+/// The next job of this thread; `None` when it is no longer needed.
+fn wait<W: Work>(work: &Arc<W>, me: &Arc<Member<W::Job>>) -> Option<W::Job> {
+    let crew = work.crew();
+    {
+        let mut state = crew.lock();
+        if let Some(job) = state.waiting.pop_front() {
+            return Some(job);
+        }
+        state.idle.push(Arc::clone(me));
+    }
+    let mut since = Instant::now();
+    loop {
+        thread::park_timeout(PATIENCE.saturating_sub(since.elapsed()));
+        if let Some(job) = take(&me.job) {
+            return Some(job);
+        }
+        if since.elapsed() < PATIENCE {
+            continue;
+        }
+        let mut state = crew.lock();
+        let place = state.idle.iter().position(|member| Arc::ptr_eq(member, me));
+        // Not there: it has just been chosen.
+        if let Some(place) = place
+            && (work.is_over() || state.idle.len() > KEPT)
+        {
+            state.idle.remove(place);
+            state.threads -= 1;
+            return None;
+        }
+        since = Instant::now();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+    use crossbeam::channel::{Receiver, Sender, bounded};
 
     use super::*;
 
     /// Each job is a pair: it says that it has begun, then waits to be let go.
     struct Gate {
-        jobs: Receiver<(Sender<()>, Receiver<()>)>,
+        crew: Crew<(Sender<()>, Receiver<()>)>,
     }
 
     impl Work for Gate {
         type Job = (Sender<()>, Receiver<()>);
-        fn next(&self, patience: Duration) -> Option<Self::Job> {
-            self.jobs.recv_timeout(patience).ok()
+        fn crew(&self) -> &Crew<Self::Job> {
+            &self.crew
         }
-        fn run(self: Arc<Self>, (begun, finish): Self::Job) {
+        fn run(self: &Arc<Self>, (begun, finish): Self::Job) {
             let _ = begun.send(());
             let _ = finish.recv();
         }
@@ -113,23 +199,23 @@ mod tests {
 
     #[test]
     fn blocked_jobs_do_not_keep_others_waiting_and_threads_are_reused_and_bounded() {
-        let (submit, jobs) = unbounded();
-        let crew = Crew::start(Arc::new(Gate { jobs }), 3);
+        let gate = Arc::new(Gate { crew: Crew::new(3) });
         let mut open = Vec::new();
         for _ in 0..3 {
             let (begun, has_begun) = bounded(1);
             let (finish, finished) = bounded::<()>(1);
-            submit.send((begun, finished)).unwrap();
+            submit(&gate, (begun, finished));
             has_begun.recv_timeout(Duration::from_secs(5)).expect("a blocked job blocked this one");
             open.push(finish);
         }
         let (begun, has_begun) = bounded(1);
         let (finish, finished) = bounded::<()>(1);
-        submit.send((begun, finished)).unwrap();
+        let job = try_submit(&gate, (begun, finished)).expect_err("a fourth thread");
+        submit(&gate, job);
         assert!(has_begun.recv_timeout(Duration::from_millis(50)).is_err(), "a fourth thread");
         drop(open);
         has_begun.recv_timeout(Duration::from_secs(5)).expect("no thread was reused");
-        assert!(crew.threads() <= 3, "{} threads", crew.threads());
+        assert!(gate.crew.threads() <= 3, "{} threads", gate.crew.threads());
         drop(finish);
     }
 }

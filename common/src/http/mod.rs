@@ -9,13 +9,26 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `server.rs` | the only user of tiny_http: hands on requests in the order in which they came, reads them, refuses what must be refused, stops in good order |
-//! | `crew.rs`, `in_flight.rs` | the handler threads: reused when idle, one more when none is idle, bounded; how many requests are in progress |
+//! | `server.rs` | the only user of tiny_http: takes requests in the order in which they came, reads them, refuses what must be refused, stops in good order |
+//! | `crew.rs`, `in_flight.rs` | the threads: reused when idle, one more when none is idle, bounded; how many requests are in progress |
 //! | `framing.rs` | where a body ends; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `connections.rs` | what each connection is doing: one request at a time, the others wait in line; which connection has been idle, trickling or flooding for too long |
 //! | `door.rs` | finds a connection's own descriptor and closes it, which tiny_http cannot |
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
+//!
+//! # The way of a request
+//!
+//! A thread of tiny_http's reads it and puts it into a queue. One thread of the crew at a time
+//! takes requests from there. It gives each to an idle thread, but for the last one that it finds:
+//! that one it handles itself, after another thread has taken its place. So a lone request is
+//! handled by the thread that was waiting for it, and of many none waits for the one before it.
+//!
+//! Tried and measured at 64 clients, and not kept: a thread that does nothing but take requests
+//! and pass them on costs 13 % more CPU time, and a fifth more latency with one client. To have
+//! whoever settles a call write the answers of all whose entry it decides, so that a request's
+//! thread is woken once and not twice, saves 12 %; but then a client that does not read its answer
+//! holds up the others.
 //!
 //! # Limits
 //!

@@ -91,6 +91,9 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        if self.writer.is_none() {
+            return;
+        }
         self.answer(&Response::error(500, "Internal error: the request was not answered"));
     }
 }

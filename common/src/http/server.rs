@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use log::{debug, error, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::connections::{Allowed, Arrival, Connections, Phase};
-use super::crew::{Crew, Work};
+use super::crew::{Crew, Work, submit, try_submit};
 use super::framing::Framing;
 use super::in_flight::InFlight;
 use super::nudge::Nudger;
@@ -43,9 +43,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a reception waits for a request before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a reception looks for a request, letting others run in between, before it sleeps.
-const LOOKS: usize = 8;
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
@@ -144,9 +141,7 @@ pub(super) struct Core {
     /// The copy of the listener that the newest reception accepts with.
     accepting: AtomicI32,
     receptions: AtomicUsize,
-    ready: Sender<tiny_http::Request>,
-    /// Requests whose turn it is.
-    turns: Receiver<tiny_http::Request>,
+    crew: Crew<Job>,
     new_connections: Sender<()>,
     exhausted: Sender<()>,
 }
@@ -157,13 +152,19 @@ struct ClosedConnection {
     socket: door::Closed,
 }
 
-/// One tiny_http server, and the thread that takes its requests in the order in which they came.
-/// A further one takes over when it no longer accepts; it goes on with the connections that it
-/// has.
-struct Reception {
-    core: Arc<Core>,
+/// One tiny_http server, whose requests are taken in the order in which they came. A further one
+/// takes over when it no longer accepts; it goes on with the connections that it has.
+pub(super) struct Reception {
     http: tiny_http::Server,
     number: usize,
+}
+
+/// What a thread of the crew does.
+pub(super) enum Job {
+    /// Takes requests; one thread at a time for each reception.
+    Receive(Box<Reception>),
+    /// Handles a request.
+    Handle(tiny_http::Request),
 }
 
 impl Server {
@@ -177,7 +178,7 @@ impl Server {
         SockRef::from(&listener.0).set_write_timeout(Some(limits.timeout))?;
         let (new_connections, heard_of) = bounded(1024);
         let (exhausted, is_exhausted) = bounded(1);
-        let (ready, turns) = unbounded();
+        let most = limits.max_in_flight.saturating_add(REFUSERS + 1);
         let core = Arc::new(Core {
             handler: Box::new(handler),
             limits,
@@ -193,15 +194,10 @@ impl Server {
             refused_bad: AtomicU64::new(0),
             accepting: AtomicI32::new(-1),
             receptions: AtomicUsize::new(0),
-            ready,
-            turns,
+            crew: Crew::new(most),
             new_connections,
             exhausted,
         });
-        let most = core.limits.max_in_flight.saturating_add(REFUSERS);
-        if Crew::start(Arc::clone(&core), most).threads() == 0 {
-            return Err(no_thread());
-        }
         core.open_reception()?;
         let nudging = Arc::clone(&core);
         thread::Builder::new()
@@ -252,9 +248,8 @@ impl Core {
         let http = started.map_err(|_| no_thread())?.map_err(io::Error::other)?;
         let number = self.receptions.fetch_add(1, SeqCst) + 1;
         self.accepting.store(descriptor, SeqCst);
-        let reception = Reception { core: Arc::clone(self), http, number };
-        let thread = thread::Builder::new().name("http-reception".into());
-        thread.spawn(move || reception.receive()).map(|_| ())
+        let receive = Job::Receive(Box::new(Reception { http, number }));
+        try_submit(self, receive).map_err(|_| no_thread())
     }
 
     /// Nudges, and watches that connections are accepted: tiny_http stops after one failure,
@@ -352,83 +347,111 @@ impl Core {
     }
 
     /// The request in progress of this peer has been answered: the next one is ready.
-    pub(super) fn finish(&self, peer: SocketAddr) {
+    pub(super) fn finish(self: &Arc<Self>, peer: SocketAddr) {
         let next = self.connections().answered(peer, Instant::now());
         if let Some(request) = next {
-            self.make_ready(request);
+            submit(self, Job::Handle(request));
         }
-    }
-
-    fn make_ready(&self, request: tiny_http::Request) {
-        self.ready.send(request).expect("the receiver is in the same structure");
     }
 }
 
 impl Reception {
-    fn receive(self) {
+    fn is_replaced(&self, core: &Core) -> bool {
+        self.number < core.receptions.load(SeqCst)
+    }
+}
+
+impl Core {
+    /// Takes requests until there are none at the moment, and handles the last one itself: one
+    /// thread less to be woken. Another one goes on taking them.
+    fn receive(self: &Arc<Self>, mut reception: Box<Reception>) {
         let mut needed_at = Instant::now();
-        while !self.core.over.load(SeqCst) {
-            match self.next() {
-                Ok(Some(request)) => {
-                    self.arrive(request);
-                    needed_at = Instant::now();
+        while !self.over.load(SeqCst) {
+            let last = match reception.http.recv_timeout(PATIENCE) {
+                Ok(Some(request)) => self.arrive_with_others(request, &reception),
+                Ok(None) => None,
+                Err(_) if self.stopping.load(SeqCst) => None,
+                Err(error) => {
+                    warn!("failed to accept error={error}");
+                    None
                 }
-                Ok(None) => {}
-                Err(_) if self.core.stopping.load(SeqCst) => {}
-                Err(error) => warn!("failed to accept error={error}"),
-            }
-            if !self.is_replaced() || self.core.in_flight.count() > 0 {
+            };
+            if let Some(request) = last {
+                match try_submit(self, Job::Receive(reception)) {
+                    Err(Job::Receive(back)) => reception = back,
+                    _ => return self.handle(request),
+                }
+                submit(self, Job::Handle(request));
                 needed_at = Instant::now();
-            } else if needed_at.elapsed() > self.core.limits.timeout + 2 * PATIENCE {
+            } else if !reception.is_replaced(self) || self.in_flight.count() > 0 {
+                needed_at = Instant::now();
+            } else if needed_at.elapsed() > self.limits.timeout + 2 * PATIENCE {
                 // All connections that it had have been closed.
-                break;
+                return;
             }
         }
     }
 
-    /// The next request. Under load one comes soon, and looking again costs less than being woken.
-    fn next(&self) -> io::Result<Option<tiny_http::Request>> {
-        for _ in 0..LOOKS {
-            if let Some(request) = self.http.try_recv()? {
-                return Ok(Some(request));
+    /// Has others handle all requests that are there, but for the last one whose turn has come.
+    fn arrive_with_others(
+        self: &Arc<Self>,
+        request: tiny_http::Request,
+        reception: &Reception,
+    ) -> Option<tiny_http::Request> {
+        let mut last = self.arrive(request);
+        while let Ok(Some(request)) = reception.http.try_recv() {
+            if let Some(request) = self.arrive(request)
+                && let Some(earlier) = last.replace(request)
+            {
+                submit(self, Job::Handle(earlier));
             }
-            thread::yield_now();
         }
-        self.http.recv_timeout(PATIENCE)
+        last
     }
 
-    fn is_replaced(&self) -> bool {
-        self.number < self.core.receptions.load(SeqCst)
-    }
-
-    fn arrive(&self, request: tiny_http::Request) {
+    /// Takes note of a request; gives it back if its turn has come.
+    fn arrive(self: &Arc<Self>, request: tiny_http::Request) -> Option<tiny_http::Request> {
         // tiny_http unwraps the address before it hands a request out.
-        let Some(peer) = request.remote_addr().copied() else { return };
-        let (core, now) = (&self.core, Instant::now());
-        let arrival = core.connections().arrive(peer, request, now);
+        let peer = request.remote_addr().copied()?;
+        let now = Instant::now();
+        let arrival = self.connections().arrive(peer, request, now);
         match arrival {
             Arrival::Handle { request, new } => {
                 if new {
-                    core.nudge();
+                    self.nudge();
                 }
-                core.make_ready(request);
+                return Some(request);
             }
             Arrival::Waits => {}
             Arrival::Refused(request) if is_in_memory(&request) => dispose(request),
             // Dropping it reads its body: not before the next sweep has closed the connection.
-            Arrival::Refused(request) => core.connections().keep(peer, request, now),
+            Arrival::Refused(request) => self.connections().keep(peer, request, now),
         }
+        None
     }
 }
 
 impl Work for Core {
-    type Job = tiny_http::Request;
+    type Job = Job;
 
-    fn next(&self, patience: Duration) -> Option<tiny_http::Request> {
-        self.turns.recv_timeout(patience).ok()
+    fn crew(&self) -> &Crew<Job> {
+        &self.crew
     }
 
-    fn run(self: Arc<Self>, mut request: tiny_http::Request) {
+    fn run(self: &Arc<Self>, job: Job) {
+        match job {
+            Job::Receive(reception) => self.receive(reception),
+            Job::Handle(request) => self.handle(request),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+}
+
+impl Core {
+    fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
         let in_progress = self.in_flight.enter();
         if let Some(refusal) = self.is_full(in_progress.number) {
@@ -450,12 +473,6 @@ impl Work for Core {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.over.load(SeqCst)
-    }
-}
-
-impl Core {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             in_flight: self.in_flight.count(),
