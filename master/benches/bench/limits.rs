@@ -138,7 +138,7 @@ pub fn catchup() {
     let other = Node::start(&mut Command::new(&secondary));
     let away = Node::start(&mut Command::new(&secondary));
     let addresses = [&other, &away].map(|node| node.url()).join(",");
-    let port = away.address.port().to_string();
+    let address = away.address;
     let master = Node::start(Command::new(master).env("SECONDARIES", addresses));
     let mut cluster = with_master(master, vec![other, away], short());
     fill(&mut cluster, ENTRIES, 100);
@@ -146,7 +146,7 @@ pub fn catchup() {
     for round in 1..=rounds() {
         cluster.nodes[2].kill();
         let start = Instant::now();
-        cluster.nodes[2] = Node::start_with_port(&mut Command::new(&secondary), &port);
+        cluster.nodes[2] = Node::start_on(&mut Command::new(&secondary), address);
         let count = || cluster.nodes[2].get("/health")["count"].as_u64().unwrap_or_default();
         let held = |least: u64| {
             while count() < least {

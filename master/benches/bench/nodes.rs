@@ -1,7 +1,7 @@
 //! Processes that are measured: ours, and those we are compared with.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,14 +20,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a process that says `ready addr=…` on its output.
+    /// Starts a node of ours that logs no more than the others do: what goes wrong.
     pub fn start(command: &mut Command) -> Node {
-        Node::start_with_port(command, "0")
+        let [address] = free_addresses();
+        Node::start_on(command, address)
     }
 
-    /// The same, on this port.
-    pub fn start_with_port(command: &mut Command, port: &str) -> Node {
-        command.env("PORT", port).env("LOG_LEVEL", "info").stdout(Stdio::piped());
+    /// The same, at this address.
+    pub fn start_on(command: &mut Command, address: SocketAddr) -> Node {
+        command.env("PORT", address.port().to_string()).env("LOG_LEVEL", "warn");
+        Node::start_at(command, address)
+    }
+
+    /// Starts a process that says `ready addr=…` on its output, and more, which is read.
+    pub fn start_telling(command: &mut Command) -> Node {
+        command.env("PORT", "0").stdout(Stdio::piped());
         let mut child = command.spawn().expect("the node's binary has been built");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
         let address = lines
@@ -131,17 +138,32 @@ impl Drop for Cluster {
     }
 }
 
+/// Addresses that nobody listened at a moment ago.
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    listeners.map(|listener| listener.local_addr().expect("it is bound"))
+}
+
 /// Our master and two secondaries, as released, with their logs in memory.
 pub fn ours(protocol: impl Protocol + 'static) -> Cluster {
-    start_ours(protocol, None)
+    start_ours(protocol, None, Node::start)
+}
+
+/// The same; each tells of every append, as is the default.
+pub fn ours_telling(protocol: impl Protocol + 'static) -> Cluster {
+    start_ours(protocol, None, Node::start_telling)
 }
 
 /// The same with their logs on the disk.
 pub fn ours_on_disk(protocol: impl Protocol + 'static) -> Cluster {
-    start_ours(protocol, Some(fresh_directory("ours")))
+    start_ours(protocol, Some(fresh_directory("ours")), Node::start)
 }
 
-fn start_ours(protocol: impl Protocol + 'static, directory: Option<PathBuf>) -> Cluster {
+fn start_ours(
+    protocol: impl Protocol + 'static,
+    directory: Option<PathBuf>,
+    start: fn(&mut Command) -> Node,
+) -> Cluster {
     let (master, secondary) = binaries();
     let command = |program: &Path, name: &str| {
         let mut command = Command::new(program);
@@ -151,9 +173,9 @@ fn start_ours(protocol: impl Protocol + 'static, directory: Option<PathBuf>) -> 
         command
     };
     let secondaries: Vec<Node> =
-        ["first", "second"].map(|name| Node::start(&mut command(&secondary, name))).into();
+        ["first", "second"].map(|name| start(&mut command(&secondary, name))).into();
     let mut command = command(&master, "master");
-    let master = Node::start(command.env("SECONDARIES", urls(&secondaries)));
+    let master = start(command.env("SECONDARIES", urls(&secondaries)));
     let mut cluster = with_master(master, secondaries, protocol);
     cluster.directory = directory;
     cluster
@@ -181,7 +203,7 @@ pub fn binaries() -> (PathBuf, PathBuf) {
 /// A process that is this program in another role.
 pub fn role(name: &str, of: &str) -> Node {
     let this = env::current_exe().expect("a running program has a path");
-    Node::start(Command::new(this).env("BENCH_ROLE", name).env("BENCH_OF", of))
+    Node::start_telling(Command::new(this).env("BENCH_ROLE", name).env("BENCH_OF", of))
 }
 
 /// A cluster of these.

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -18,7 +18,7 @@ use common::client::Client;
 use serde_json::Value;
 
 use crate::load::Protocol;
-use crate::nodes::{Cluster, Node, fresh_directory};
+use crate::nodes::{Cluster, Node, free_addresses, fresh_directory};
 
 /// A system to compare with.
 pub struct Peer {
@@ -84,12 +84,6 @@ fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
         assert!(start.elapsed() < SOON, "not {what} within {SOON:?}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Addresses that nobody listened at a moment ago.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound"))
 }
 
 // Redis

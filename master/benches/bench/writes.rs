@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::load::{Load, Until, drive};
-use crate::nodes::{Cluster, Node, binaries, ours, ours_on_disk, role, urls, with_master};
+use crate::nodes::{
+    Cluster, Node, binaries, ours, ours_on_disk, ours_telling, role, urls, with_master,
+};
 use crate::peers::{ALL, Kept, Peer};
 use crate::post::Post;
 use crate::report::{median, table};
@@ -19,6 +21,8 @@ struct Row {
     /// Entries in the log when it begins.
     entries: usize,
     full_answer: bool,
+    /// The nodes log every append, as they do if they are not told otherwise.
+    telling: bool,
 }
 
 /// What came of it in one round.
@@ -63,12 +67,14 @@ pub fn writes() {
         message_bytes,
         entries,
         full_answer,
+        telling: false,
     };
     let rows = [
         row(1, None, 100, 0, false),
         row(8, None, 100, 0, false),
         row(64, None, 100, 0, false),
         row(256, None, 100, 0, false),
+        Row { telling: true, ..row(64, None, 100, 0, false) },
         row(1, Some("1"), 100, 0, false),
         row(64, Some("1"), 100, 0, false),
         row(1, None, 10 << 10, 0, false),
@@ -104,6 +110,7 @@ pub fn writes() {
             row.message_bytes.to_string(),
             log,
             if row.full_answer { "full" } else { "short" }.into(),
+            if row.telling { "info" } else { "warn" }.into(),
             format!("{:.0}", of(|run| run.rate)),
             format!("{:.2}", of(|run| run.percentiles[0])),
             format!("{:.2}", of(|run| run.percentiles[1])),
@@ -121,6 +128,7 @@ pub fn writes() {
             "bytes",
             "log",
             "answer",
+            "logging",
             "POST/s",
             "p50 ms",
             "p99 ms",
@@ -136,7 +144,8 @@ pub fn writes() {
 }
 
 fn run(row: &Row) -> (Measured, f64) {
-    let mut cluster = ours(Post::new(row.message_bytes, Some("1"), false));
+    let start = if row.telling { ours_telling } else { ours };
+    let mut cluster = start(Post::new(row.message_bytes, Some("1"), false));
     if row.entries > 0 {
         drive(
             cluster.nodes[0].address,
