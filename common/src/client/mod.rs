@@ -5,6 +5,8 @@
 //! ago says nothing about the peer, so it is made again at once; deliveries are recognised by
 //! their `seq`, so nothing is stored twice by that.
 
+mod transport;
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
@@ -14,8 +16,10 @@ use std::time::{Duration, Instant};
 use ureq::http::{Response, Uri};
 use ureq::typestate::WithBody;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Body, Error, RequestBuilder, Timeout};
+
+use transport::WholeCalls;
 
 /// Bytes of an answer that are read at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
@@ -181,7 +185,7 @@ fn new_agent(timeout: Duration, addresses: &Arc<Addresses>) -> Agent {
         .output_buffer_size(16 * 1024)
         .build();
     let resolver = SharedAddresses(Arc::clone(addresses));
-    Agent::with_parts(config, DefaultConnector::new(), resolver)
+    Agent::with_parts(config, WholeCalls::default(), resolver)
 }
 
 fn read(response: Response<Body>) -> Result<Answer, Error> {
