@@ -118,6 +118,9 @@ class Page:
                 return bar?.dataset.ms ? [Number(bar.dataset.ms), bar.getBoundingClientRect().width] : null;""", selector)
         return self.until(f"bar {selector}", ended)
 
+    def forget_shown(self):
+        self.driver.execute_script("window.shown = []")
+
     def emulate(self, width, scheme):
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500})
@@ -175,12 +178,21 @@ def slow(page, secondary):
     page.until_result("stored as entry 2 on 3 nodes")
     check(slow_ms >= 1200 > 4 * fast_ms, f"bars of {slow_ms} and {fast_ms} ms")
     check(slow_width > 4 * fast_width, f"{slow_width:.0f} and {fast_width:.0f} pixels long")
+    check(f"when 127.0.0.1:{secondary.port} had acknowledged" in page.text('.append[data-seq="2"]'),
+          "it is named as the one that the answer waited for")
+    check(len(page.find('.append[data-seq="2"] .decisive .bar[data-secondary="0"]')) == 1, "its bar is the strong one")
     page.append("only two nodes are needed", w="2")
     page.until_result("stored as entry 3 on 2 nodes")
+    page.until("latency", lambda: "half within" in page.text("#latency"))
+    for plot in ("rate", "latency"):
+        points = page.find(f"#{plot}-plot polyline")[0].get_attribute("points").split()
+        check(min(float(point.split(",")[1]) for point in points) < 50, f"the plot of the {plot} has a peak")
 
 
 def paused(page, secondary, screenshot):
     print("3. A paused secondary becomes Suspected, then Unhealthy, and is caught up.")
+    page.until("level", lambda: page.text('[data-node="0"] .status') == "Healthy")
+    page.forget_shown()
     secondary.signal(signal.SIGSTOP)
     page.append("while it was paused", w="majority")
     page.until_result("stored as entry 4 on 2 nodes")
@@ -188,20 +200,26 @@ def paused(page, secondary, screenshot):
     page.until_shown("0 Unhealthy: it does not answer")
     check(len(page.find('[data-node="0"] .missing')) >= 1, "the entry is missing in its column")
     check(not page.find('[data-node="0"] .entry[data-seq="4"]'), "it is not shown as held")
+    lags = [page.find(f'[data-node="{node}"] .lag i')[0].size["width"] for node in (0, 1)]
+    check(lags[0] > 0 == lags[1], f"its lag bar is {lags[0]} pixels long, the other's {lags[1]}")
     page.emulate(1000, "light")
     take_screenshot(page, screenshot)
-    secondary.signal(signal.SIGCONT)
-    page.until_entry("0", 4)
-    page.until_shown("0 Healthy, catching up")
     shown = page.driver.execute_script("return window.shown")
     words = [word.split(":")[0] for word in shown if word.startswith("0 ")]
     check(words.index("0 Suspected") < words.index("0 Unhealthy"), f"in this order: {words}")
+    page.forget_shown()
+    secondary.signal(signal.SIGCONT)
+    page.until_shown("0 Healthy, catching up")
+    page.until_entry("0", 4)
     page.until("healthy again", lambda: page.text('[data-node="0"] .status') == "Healthy")
 
 
 def take_screenshot(page, path):
+    # Without the plots, which show little after some seconds.
     size = page.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-    area = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+    height = page.driver.execute_script(
+        "return scrollY + document.getElementById('timelines').closest('section').getBoundingClientRect().bottom + 12")
+    area = {"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1}
     shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": area})
     Path(path).write_bytes(base64.b64decode(shot["data"]))
     check(Path(path).stat().st_size < 200_000, f"the screenshot has {Path(path).stat().st_size} bytes")
@@ -239,8 +257,21 @@ def disconnected(page, stack, master, master_binary):
     page.until_entry("master", 6)
 
 
+def failing(page, secondary):
+    print("6. A secondary that fails makes a POST fail, and is named.")
+    slider = page.until("slider", lambda: page.find("#errors-1"))[0]
+    slider.send_keys(Keys.END)
+    page.until("errors", lambda: secondary.call("GET", "/chaos")["error_rate"] == 1)
+    page.append("not everywhere")
+    page.until_result("reaches every node later, but not acknowledged as asked")
+    check(secondary.url in page.text("#result li"), "the answer names it")
+    slider.send_keys(Keys.HOME)
+    page.until("no errors", lambda: secondary.call("GET", "/chaos")["error_rate"] == 0)
+    page.until_entry("1", 7)
+
+
 def looks(page):
-    print("6. It fits a phone, and is light and dark; nothing is without a name.")
+    print("7. It fits a phone, and is light and dark; nothing is without a name.")
     for width, scheme in ((375, "light"), (375, "dark"), (1200, "dark"), (1200, "light")):
         page.emulate(width, scheme)
         needed = page.driver.execute_script("return document.documentElement.scrollWidth")
@@ -252,8 +283,18 @@ def looks(page):
         check(not told, f"axe finds nothing {told or ''}")
 
 
+def fenced(page, stack, secondaries, master_binary):
+    print("8. A master that reigns no more says so.")
+    rival = Node(master_binary, SECONDARIES=",".join(node.url for node in secondaries))
+    stack.callback(rival.end)
+    page.until_shown("master Read-only")
+    check("another master reigns" in page.text("#trouble"), "the reason is told")
+    page.append("too late")
+    page.until_result("not stored: the master takes no messages now")
+
+
 def many(page, master):
-    print(f"7. {MANY} entries do not slow it.")
+    print(f"9. {MANY} entries do not slow it.")
     page.open(master.url)
     page.until_entry("master", MANY)
     elements = len(page.find("*"))
@@ -285,7 +326,9 @@ def main():
         paused(page, secondaries[0], screenshot)
         refused(page)
         disconnected(page, stack, master, master_binary)
+        failing(page, secondaries[1])
         looks(page)
+        fenced(page, stack, secondaries, master_binary)
         with contextlib.ExitStack() as other:
             master, _ = start_cluster(other, master_binary, secondary_binary, MANY)
             many(page, master)
