@@ -14,7 +14,7 @@ secondary2=http://127.0.0.1:8002
 
 # Neither the reader's locale nor a setting of theirs may change what is shown here.
 export LC_ALL=C LOG_LEVEL=info
-unset DELAY_MS NODE_NAME SECONDARIES PORT HOST
+unset DELAY_MS NODE_NAME SECONDARIES PORT HOST DATA_DIR CHAOS
 
 work=$(mktemp -d)
 trap 'exit 130' INT
@@ -36,6 +36,7 @@ END
 main() {
     stamp=$(date +%H:%M:%S)  # in every message, to know it among older ones
     checks=0
+    page="Open $master/ to see it live."
     find_or_start_cluster
     show_nodes
     show_blocking_post
@@ -44,7 +45,6 @@ main() {
     show_bad_body
     show_without_delay
     show_page
-    if [ ${#node_pids[@]} -gt 0 ]; then page="Run 'make run' or 'make up' and open $master/ to see it live."; fi
     stop_nodes
     if [ "$unclean" -ne 0 ]; then fail "$unclean of the nodes started here did not exit with 0"; fi
     say "" "All $checks checks passed." "$page"
@@ -57,7 +57,6 @@ show_page() {
     ask $master/ --head
     check "the answer is 200" [ "$status" = 200 ]
     check "it is a page" has "Content-Type: text/html"
-    page="Open $master/ to see it live."
     ok "$master/ shows the logs grow, who is slow, and what is wrong"
 }
 
@@ -72,6 +71,7 @@ find_or_start_cluster() {
         say "Using the cluster that answers on ports 8000, 8001 and 8002."
         return
     fi
+    page="Run 'make run' or 'make up' and open $master/ to see it live."
     say "No cluster answers on port 8000, so this demo starts its own (building it first, if need be)."
     build_nodes || fail "the nodes could not be built"
     launch secondary1 "$secondary_bin" --port 8001
@@ -177,12 +177,14 @@ show_without_delay() {
 
 # ask URL [CURL OPTIONS]: shows the call, makes it, shows the answer; sets $body, $status, $took, $took_ms.
 ask() {
-    local answer
+    local answer shown
     show curl "$@"
     answer=$(curl "$@") || fail "no answer from $1"
     status=${answer##*$'\n'}
     body=${answer%$'\n'*}
-    say "   $(shortened "$body")" "   $status"
+    body=${body//$'\r'/}
+    shown=$(shortened "$body")
+    say "   ${shown//$'\n'/$'\n   '}" "   $status"
     took=${status#* in }
     took_ms=$(milliseconds "${took% s}")
     status=${status%% *}
