@@ -8,10 +8,12 @@ next=${FROM:-1}
 trap 'exit 0' INT TERM
 
 while :; do
-    while IFS= read -r line; do
+    # An answer that is no stream is one line without an end: why it was refused.
+    while IFS= read -r line || [ -n "$line" ]; do
         case $line in
             "id: "*) next=$((${line#id: } + 1)) ;;
             "data: "*) printf '%s\n' "${line#data: }" ;;
+            "{"*) printf '%s\n' "$line" >&2 ;;
         esac
     done < <(curl --silent --no-buffer --show-error "$url/messages/stream?from=$next")
     echo "No more from $url; trying again in a second." >&2
