@@ -59,7 +59,7 @@ pub struct NodeArgs {
     #[arg(long, env, value_name = "COUNT")]
     idempotency_keys: Option<String>,
     /// Directory to keep the log in; without one it is kept in memory only [default: none]
-    #[arg(long, env, value_name = "DIRECTORY")]
+    #[arg(long, env, value_name = "DIRECTORY", global = true)]
     data_dir: Option<String>,
     /// What the messages of the log may take, in bytes; then the log is full; 0 for no limit
     /// [default: 1073741824]
