@@ -1,7 +1,7 @@
 //! What happened to the last appends, and when: for the live page.
 //!
-//! Kept only while somebody watches. Of a fast log it is a sample: one append in
-//! 20 ms.
+//! Kept only while somebody watches. Of a fast log it is a sample: one append in 20 ms, and a
+//! short burst whole.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,8 +10,11 @@ use common::entries::Seq;
 
 use crate::lines::Lines;
 
-/// At most one append in this time is kept.
+/// In the long run at most one append in this time is kept.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Of a burst after some quiet so many more are: eight clients at once are all seen.
+const BURST: u32 = 9;
 
 /// How many are kept.
 const MOST: usize = 30;
@@ -35,6 +38,8 @@ pub struct Timed {
 pub struct Timeline {
     watchers: usize,
     recent: VecDeque<Timed>,
+    /// What is kept fills the time up to here.
+    filled: Option<Instant>,
 }
 
 impl Timeline {
@@ -53,10 +58,11 @@ impl Timeline {
 
     /// An entry was appended for a client that waits for `w` nodes.
     pub fn appended(&mut self, seq: Seq, w: usize, secondaries: usize, now: Instant) {
-        let last = self.recent.back().map(|timed| timed.at);
-        if self.watchers == 0 || last.is_some_and(|last| now < last + SAMPLE_INTERVAL) {
+        let filled = self.filled.map_or(now, |filled| filled.max(now));
+        if self.watchers == 0 || filled > now + BURST * SAMPLE_INTERVAL {
             return;
         }
+        self.filled = Some(filled + SAMPLE_INTERVAL);
         if self.recent.len() == MOST {
             self.recent.pop_front();
         }
@@ -101,12 +107,16 @@ mod tests {
         timeline.appended(Seq(1), 3, 2, at(0));
         assert_eq!(timeline.recent().count(), 0, "nobody watches");
         timeline.watch();
-        for n in 2..200 {
+        for n in 2..12 {
+            timeline.appended(Seq(n), 3, 2, at(20));
+        }
+        assert_eq!(timeline.recent().count(), 10, "a burst is kept whole");
+        for n in 12..210 {
             timeline.appended(Seq(n), 3, 2, at(10 * n));
         }
-        timeline.answered(Seq(198), true, at(1_987));
+        timeline.answered(Seq(208), true, at(2_087));
         let kept: Vec<u64> = timeline.recent().map(|timed| timed.seq.0).collect();
-        assert_eq!((kept.len(), kept[0], kept[29]), (MOST, 140, 198));
+        assert_eq!((kept.len(), kept[0], kept[29]), (MOST, 150, 208), "one in 20 ms");
         let last = timeline.recent().last().unwrap();
         assert_eq!(last.answered, Some((Duration::from_millis(7), true)));
         timeline.unwatch();
