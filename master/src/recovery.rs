@@ -24,13 +24,16 @@ use log::{debug, error, info, warn};
 
 use crate::heartbeat::{HEARTBEAT_TIMEOUT, ask};
 use crate::lines::Found;
-use crate::replication::Replication;
+use crate::replication::{Replication, random};
 
 /// Between two questions to a secondary that did not answer.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long one batch of entries may take to arrive.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
+const DRAWN_FROM: u64 = 1 << 11;
 
 /// A secondary that answered, and where it stands.
 struct Copy<'a> {
@@ -231,9 +234,32 @@ fn batch(client: &Client, first: Seq) -> Result<Replicate, String> {
 }
 
 /// Greater than every epoch heard of, and than those of earlier starts that nobody remembers: the
-/// time in milliseconds, or more.
+/// time in milliseconds, or more, and then a number that no other master draws at the same moment.
+/// In one epoch two masters would take each other's entries for their own.
 fn new_epoch(highest: Epoch) -> Epoch {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let milliseconds = since_1970.as_ref().map_or(1, Duration::as_millis);
-    Epoch(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(highest.0.saturating_add(1)))
+    let milliseconds = since_1970.as_ref().map_or(0, Duration::as_millis);
+    let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
+    let least = now.max(highest.0.saturating_add(1));
+    Epoch(least.saturating_add(random() % DRAWN_FROM))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn masters_that_start_at_the_same_moment_reign_in_different_epochs() {
+        let highest = new_epoch(Epoch::default());
+        // Beyond the clock, which two masters that have heard the same cannot tell apart.
+        let ahead = Epoch(highest.0 << 1);
+        for heard in [Epoch::default(), ahead] {
+            let epochs: HashSet<u64> = (0..100).map(|_| new_epoch(heard).0).collect();
+            assert!(epochs.len() > 80, "{} of 100 differ", epochs.len());
+            assert!(epochs.iter().all(|epoch| *epoch > heard.0 && *epoch < 1 << 54));
+        }
+        assert!(new_epoch(highest) > highest);
+    }
 }

@@ -557,8 +557,8 @@ fn wake(mut state: MutexGuard<'_, State>) {
     woken.iter().for_each(Thread::unpark);
 }
 
-/// Spreads pauses; not for secrets.
-fn random() -> u64 {
+/// Spreads pauses and epochs; not for secrets.
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
