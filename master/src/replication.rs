@@ -222,6 +222,7 @@ impl Replication {
         couriers: Vec<Thread>,
         found: &[Found],
     ) {
+        self.note(epoch);
         let mut state = self.lock();
         for (epoch, drafts) in recovered {
             drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
@@ -234,6 +235,18 @@ impl Replication {
         drop(state);
         self.begun.notify_all();
         self.unsaved.notify_one();
+    }
+
+    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it again.
+    fn note(&self, epoch: Epoch) {
+        let Some(store) = &self.store else { return };
+        let none = {
+            let state = self.lock();
+            state.log.batch(state.log.last_seq().next(), 0)
+        };
+        if let Err(error) = store.write(&none, epoch) {
+            self.lock().fail_disk(error);
+        }
     }
 
     /// This master does not reign: it serves what it has, and says why.

@@ -90,6 +90,37 @@ fn a_cluster_that_was_killed_whole_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_epoch_is_on_the_disk_before_anything_is_sent_in_it() {
+    // Goal: a master that was killed before its first append does not begin the same epoch again,
+    // whatever the clock says.
+    let directory = Directory::new();
+    let own = directory.of("own");
+    let mut master = Node::master(&[], &[("DATA_DIR", &own)]);
+    let epoch = wait_until("reigning", SOON, || match master.health()["epoch"].as_u64() {
+        Some(epoch) if epoch > 0 => Ok(epoch),
+        other => Err(format!("{other:?}")),
+    });
+    master.kill();
+    let verified = Role::Master.run(&[], &["--data-dir", &own, "verify"]);
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.contains(&format!(" epoch={epoch} ")), "{verified}");
+}
+
+#[test]
+fn a_secondary_refuses_a_former_master_after_a_restart_too() {
+    // Goal: the epoch of a heartbeat alone is on the disk when it is answered.
+    let directory = Directory::new();
+    let own = directory.of("own");
+    let mut secondary = Node::secondary(&[("DATA_DIR", &own)]);
+    let heard = r#"{"epoch":7,"last_seq":0,"committed_seq":0}"#;
+    assert_eq!(secondary.send("POST", "/heartbeat", heard).status, 200);
+    secondary.kill();
+    secondary.restart();
+    let stale = secondary.send("POST", "/replicate", r#"{"epoch":6,"seq":1,"msg":"m"}"#);
+    assert_eq!((stale.status, &stale.json()["code"]), (409, &json!("stale_epoch")));
+}
+
+#[test]
 fn a_secondary_that_was_away_resumes_where_it_was() {
     // Goal: of the 200 entries that it has, none is sent again.
     let directory = Directory::new();
