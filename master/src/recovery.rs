@@ -59,15 +59,20 @@ pub fn recover(
     let heard =
         ask_all(&urls.iter().collect::<Vec<_>>(), Epoch::default(), Instant::now() + timeout);
     // Before anybody is told of a new epoch: a master that must not reign must not end a reign.
-    for copy in copies(urls, &heard).iter().rev() {
-        if let Err(why) = copy.continues(own) {
-            error!("must not reign reason={why:?}");
-            return replication.bar(why);
-        }
+    let bar = |why: String| {
+        error!("must not reign reason={why:?}");
+        replication.bar(why);
+    };
+    if let Err(why) = all_continue(&copies(urls, &heard), own) {
+        return bar(why);
     }
     let (epoch, answers) = announce(urls, heard, epoch, Instant::now() + timeout);
     let found: Vec<Found> = answers.iter().map(what_was_found).collect();
     let mut copies = copies(urls, &answers);
+    // Again: somebody else may have appended until then.
+    if let Err(why) = all_continue(&copies, own) {
+        return bar(why);
+    }
     let mut recovered = Recovered::new();
     while let Some(best) = copies.pop().filter(|copy| copy.rank() > own) {
         match fetch_patiently(&best, own, Instant::now() + timeout) {
@@ -90,6 +95,11 @@ fn copies<'a>(urls: &'a [String], answers: &[Option<Option<Position>>]) -> Vec<C
     let mut copies: Vec<Copy<'_>> = copies.collect();
     copies.sort_by_key(Copy::rank);
     copies
+}
+
+/// That the better ones of these logs begin with the own one.
+fn all_continue(copies: &[Copy<'_>], own: (Epoch, Seq)) -> Result<(), String> {
+    copies.iter().rev().try_for_each(|copy| copy.continues(own))
 }
 
 impl Copy<'_> {
