@@ -66,8 +66,9 @@ pub fn recover(
     if let Err(why) = all_continue(&copies(urls, &heard), own) {
         return bar(why);
     }
-    let (epoch, answers) = announce(urls, heard, epoch, Instant::now() + timeout);
-    let found: Vec<Found> = answers.iter().map(what_was_found).collect();
+    let (epoch, told) = announce(urls, heard.clone(), epoch, Instant::now() + timeout);
+    let found: Vec<Found> = told.iter().map(what_was_found).collect();
+    let answers = with_untold(urls, &heard, told);
     let mut copies = copies(urls, &answers);
     // Again: somebody else may have appended until then.
     if let Err(why) = all_continue(&copies, own) {
@@ -95,6 +96,22 @@ fn copies<'a>(urls: &'a [String], answers: &[Option<Option<Position>>]) -> Vec<C
     let mut copies: Vec<Copy<'_>> = copies.collect();
     copies.sort_by_key(Copy::rank);
     copies
+}
+
+/// What those who were told the epoch have answered, and where those stand that could not be told but
+/// still answer: one whose disk has failed cannot note an epoch, and holds its log all the same.
+fn with_untold(
+    urls: &[String],
+    heard: &[Option<Option<Position>>],
+    told: Vec<Option<Option<Position>>>,
+) -> Vec<Option<Option<Position>>> {
+    let is_untold: Vec<bool> = heard.iter().zip(&told).map(|(h, t)| h.is_some() && t.is_none()).collect();
+    let untold = urls.iter().zip(&is_untold).filter_map(|(url, untold)| untold.then_some(url));
+    // It has had its time; one that lives answers at once.
+    let soon = Instant::now() + 2 * ASK_INTERVAL;
+    let mut asked = ask_all(&untold.collect::<Vec<_>>(), Epoch::default(), soon).into_iter();
+    let answers = told.into_iter().zip(is_untold);
+    answers.map(|(told, untold)| if untold { asked.next().flatten() } else { told }).collect()
 }
 
 /// That the better ones of these logs begin with the own one.

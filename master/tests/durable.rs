@@ -470,6 +470,23 @@ fn a_full_disk_makes_a_secondary_read_only_and_the_master_names_it() {
 }
 
 #[test]
+fn a_restarted_master_takes_the_log_of_a_secondary_whose_disk_is_full() {
+    // Goal: it cannot note the new epoch, but it lives, and has what was acknowledged.
+    let Some((directory, secondary)) = on_small_disk(Role::Secondary, "") else { return };
+    let mut master = Node::master(&[&secondary.url()], &[("HEARTBEAT_MS", "50")]);
+    let message = "x".repeat(50_000);
+    let post = || master.connect().post_message_briefly(&message).status;
+    let acknowledged = std::iter::repeat_with(post).take_while(|status| *status == 201).count();
+    assert!(acknowledged > 0);
+    master.kill();
+    master.restart();
+    let answer = master.send("POST", "/messages", r#"{"msg":"m","w":1}"#);
+    assert_eq!(answer.seq(), acknowledged + 1, "{}", answer.text());
+    drop((master, secondary));
+    unmount(&directory);
+}
+
+#[test]
 fn memory_and_disk_can_be_mixed() {
     // Goal: a master with a disk and secondaries without, which are filled again after a restart.
     let directory = Directory::new();
