@@ -126,7 +126,7 @@ impl Store {
         let file = file_in(directory);
         let named = |error: StoreError| problem(format!("{}: {error}", file.display()));
         if !file.exists() {
-            make(directory, &file, role).map_err(named)?;
+            make_once(directory, &file, role).map_err(named)?;
         }
         Store::open_file(&file, Some(role), most_keys).map_err(named)
     }
@@ -279,9 +279,17 @@ fn file_in(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }
 
+/// Makes the file, unless another node has just made it: of two that start at the same moment
+/// neither may replace what the other one has opened.
+fn make_once(directory: &Path, file: &Path, role: Role) -> Result<(), StoreError> {
+    fs::create_dir_all(directory)?;
+    let directory_lock = File::open(directory)?;
+    directory_lock.lock()?;
+    if file.exists() { Ok(()) } else { make(directory, file, role) }
+}
+
 /// Makes a file that is either whole or not there.
 fn make(directory: &Path, file: &Path, role: Role) -> Result<(), StoreError> {
-    fs::create_dir_all(directory)?;
     let unfinished = directory.join("log.redb.new");
     if unfinished.exists() {
         // A start that ended in between has left it.
@@ -369,6 +377,20 @@ mod tests {
         assert_eq!(texts(&again.log), "\"a\",\"k1\",\"\\\"\u{1F600}\\\"\",\"d\"");
         assert_eq!((again.log.last_epoch(), again.epoch), (Epoch(7), Epoch(9)));
         assert_eq!(again.log.find_key("k1"), Some(Seq(2)));
+    }
+
+    #[test]
+    fn of_two_that_start_in_a_new_directory_one_gets_it() {
+        for _ in 0..20 {
+            let directory = Directory::new();
+            let opened = std::thread::scope(|scope| {
+                let starts = [0, 1].map(|_| scope.spawn(|| directory.open(Role::Master)));
+                starts.map(|start| start.join().unwrap())
+            });
+            let refused: Vec<_> = opened.iter().filter_map(|o| o.as_ref().err()).collect();
+            let [refused] = refused[..] else { panic!("{opened:?}") };
+            assert!(refused.to_string().ends_with("in use by another process"), "{refused}");
+        }
     }
 
     #[test]
