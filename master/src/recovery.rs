@@ -105,7 +105,8 @@ fn with_untold(
     heard: &[Option<Option<Position>>],
     told: Vec<Option<Option<Position>>>,
 ) -> Vec<Option<Option<Position>>> {
-    let is_untold: Vec<bool> = heard.iter().zip(&told).map(|(h, t)| h.is_some() && t.is_none()).collect();
+    let is_untold: Vec<bool> =
+        heard.iter().zip(&told).map(|(h, t)| h.is_some() && t.is_none()).collect();
     let untold = urls.iter().zip(&is_untold).filter_map(|(url, untold)| untold.then_some(url));
     // It has had its time; one that lives answers at once.
     let soon = Instant::now() + 2 * ASK_INTERVAL;

@@ -351,8 +351,10 @@ impl State {
     }
 
     fn has_room(&self, call: &Numbered, most: u64) -> bool {
-        let new: u64 = call.drafts.iter().map(|draft| draft.message.json().len() as u64).sum();
-        call.last() <= self.log.last_seq() || self.log.bytes() + new <= most
+        let unknown =
+            (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > self.log.last_seq().0);
+        let new: u64 = unknown.map(|(_, draft)| draft.message.json().len() as u64).sum();
+        new == 0 || self.log.bytes() + new <= most
     }
 
     /// Whether this entry of the master's is held. Two entries at one place are the same when their
@@ -494,6 +496,17 @@ mod tests {
             assert_eq!(early.join().unwrap(), "ok 2 of 2");
         });
         assert_eq!(log_of(&replica), r#"{"messages":["a","b"]}"#);
+    }
+
+    #[test]
+    fn what_is_there_already_needs_no_room() {
+        // `"a",` is four bytes, and the last comma does not count.
+        let replica = Replica::in_memory(9, 11);
+        let send = |json: &str| line(&replica, json);
+        assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
+        assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
+        assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "duplicate 3");
+        assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"entries":["c","d"]}"#), "full");
     }
 
     #[test]
