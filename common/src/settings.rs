@@ -118,6 +118,9 @@ impl NodeSettings {
     }
 }
 
+/// How the node is, whatever `MAX_IN_FLIGHT` requests wait for.
+const ALWAYS_ANSWERED: &[&str] = &["/health", "/ready", "/metrics", "/heartbeat"];
+
 impl NodeArgs {
     /// Checks the text; what is wrong goes to `problems`, and a stand-in into the result.
     pub fn check(&self, default_port: u16, problems: &mut Problems) -> NodeSettings {
@@ -141,6 +144,7 @@ impl NodeArgs {
                     1..=32 << 20,
                 ),
                 timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
+                always: ALWAYS_ANSWERED,
             },
             idempotency_keys: problems.number(
                 "IDEMPOTENCY_KEYS",

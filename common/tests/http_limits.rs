@@ -8,6 +8,7 @@ use support::{Node, WIDE, Wire};
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Goal: requests beyond the limit are answered 503 at once, and it is over when the others are.
+/// What must always be answered is.
 #[test]
 fn requests_beyond_the_limit_are_told_to_come_back() {
     let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
@@ -21,6 +22,7 @@ fn requests_beyond_the_limit_are_told_to_come_back() {
         assert_eq!(answer.field("Retry-After"), Some("1"));
     }
     node.get("/hello").assert_error(503);
+    assert_eq!(node.get("/always?query").status, 200);
     node.release();
     for client in &mut blocked {
         assert_eq!(client.answer().body, "\"released\"");

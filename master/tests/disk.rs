@@ -60,7 +60,7 @@ impl Durable for Replica {
     }
 
     fn disk_failed(&self) -> Option<String> {
-        Replica::disk_failed(self).map(|error| error.problem)
+        Replica::read_only(self)
     }
 
     fn shown(&self) -> u64 {

@@ -72,6 +72,8 @@ struct State {
     writing: bool,
     /// Why nothing can be written any more.
     disk_failed: Option<StoreError>,
+    /// The last call that brought something new found no room.
+    full: bool,
     /// The greatest epoch heard of.
     epoch: Epoch,
     /// The one noted on the disk: a restart must not make a former master welcome again.
@@ -105,6 +107,7 @@ impl Replica {
             log,
             writing: false,
             disk_failed: None,
+            full: false,
             epoch,
             stored_epoch: epoch,
             instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
@@ -130,9 +133,9 @@ impl Replica {
         (state.log.bytes(), state.accepted)
     }
 
-    /// Why nothing can be stored any more.
-    pub fn disk_failed(&self) -> Option<StoreError> {
-        self.lock().disk_failed.clone()
+    /// Why nothing can be stored any more, in words.
+    pub fn read_only(&self) -> Option<String> {
+        self.lock().read_only()
     }
 
     /// Takes note of how the master stands, and says how this copy does.
@@ -158,8 +161,8 @@ impl Replica {
     /// Why this copy should not be read as if it were up to date; `None` when it may be.
     pub fn lag(&self) -> Option<String> {
         let state = self.lock();
-        if let Some(error) = &state.disk_failed {
-            return Some(format!("read-only, the disk has failed: {error}"));
+        if let Some(why) = state.read_only() {
+            return Some(format!("read-only, {why}"));
         }
         let (last, heard) = (state.stored, state.heartbeat?);
         if heard.diverged {
@@ -177,6 +180,10 @@ impl Replica {
     /// Does what a master's call asks for.
     pub fn receive(&self, mut call: Replicate) -> Outcome {
         let epoch = call.entry_epoch.unwrap_or(call.epoch);
+        if epoch > call.epoch {
+            // No master holds an entry of a reign after its own.
+            return Outcome::Malformed;
+        }
         let Some(drafts) = call.drafts() else { return Outcome::Malformed };
         let call = match call.seq {
             Some(Seq::NONE) => return Outcome::Malformed,
@@ -195,7 +202,8 @@ impl Replica {
             return Outcome::DiskFailed(failed.clone());
         }
         state.enter(call.master_epoch);
-        if !state.has_room(&call, self.max_log_bytes) {
+        state.full = !state.has_room(&call, self.max_log_bytes);
+        if state.full {
             return Outcome::Full;
         }
         let accepted = match state.receive(&call) {
@@ -342,6 +350,12 @@ impl State {
         if epoch > self.epoch {
             (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
         }
+    }
+
+    fn read_only(&self) -> Option<String> {
+        let full = "the log is full: MAX_LOG_BYTES is less than the master's";
+        let failed = self.disk_failed.as_ref().map(|error| format!("the disk has failed: {error}"));
+        failed.or_else(|| self.full.then(|| full.to_string()))
     }
 
     /// Nothing is written any more until the node is started again.
@@ -506,7 +520,10 @@ mod tests {
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "duplicate 3");
+        assert_eq!(replica.lag(), None);
         assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"entries":["c","d"]}"#), "full");
+        let told = replica.lag().expect("it is told that it is full");
+        assert!(told.contains("MAX_LOG_BYTES"), "{told}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Routes {
             last_seq: self.replica.position().last_seq,
             log_bytes,
             max_log_bytes: self.replica.max_log_bytes(),
-            read_only: self.replica.disk_failed().is_some(),
+            read_only: self.replica.read_only().is_some(),
             refused: Default::default(),
             followers: (self.followers.count(), self.followers.most()),
             http,
@@ -81,13 +81,13 @@ impl Routes {
 
     fn health(&self) -> Response {
         let position = self.replica.position();
-        let disk_failed = self.replica.disk_failed();
+        let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
             count: position.last_seq.0,
             delay_ms: self.faults.faults().delay_ms,
-            read_only: disk_failed.is_some(),
-            reason: disk_failed.map(|error| format!("the disk has failed: {error}")),
+            read_only: reason.is_some(),
+            reason,
             position: Some(position),
         };
         Response::json(200, &health)

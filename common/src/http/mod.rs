@@ -34,7 +34,7 @@
 //!
 //! | what | limit | beyond it |
 //! |---|---|---|
-//! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After` |
+//! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [`Limits::always`] |
 //! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
 //! | a connection that is idle, trickles a head or a body, or does not read its answer | [`Limits::timeout`] | closed |
 //! | a peer that reads its answer slowly | [`MIN_READ_RATE`] bytes per second after the timeout | closed |
@@ -82,6 +82,9 @@ pub struct Limits {
     /// How long a connection may be idle between requests, take to deliver a head or a body, or
     /// refuse to read an answer.
     pub timeout: Duration,
+    /// Paths that are answered however many requests are in progress: how the node is must be
+    /// told above all when it is busy. Their handlers must not wait.
+    pub always: &'static [&'static str],
 }
 
 /// One request, read to its end and checked.

@@ -47,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
 
-/// Threads beyond `max_in_flight`, which answer 503 when all others are busy.
+/// Threads beyond `max_in_flight`, which answer 503, and what is always answered, when all others
+/// are busy.
 const REFUSERS: usize = 2;
 
 /// How long, and for how many bytes, a refused client may go on sending before it is cut off;
@@ -454,7 +455,7 @@ impl Core {
     fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
         let in_progress = self.in_flight.enter();
-        if let Some(refusal) = self.is_full(in_progress.number) {
+        if let Some(refusal) = self.is_full(in_progress.number, request.url()) {
             self.refused_busy.fetch_add(1, SeqCst);
             return self.decline(request, peer, &refusal);
         }
@@ -488,11 +489,12 @@ impl Core {
     }
 
     /// The refusal for the `number`th request in progress, if there must be one.
-    fn is_full(&self, number: usize) -> Option<Response> {
+    fn is_full(&self, number: usize, url: &str) -> Option<Response> {
+        let path = url.split('?').next().unwrap_or_default();
         let refuse = |why| Response::refused(503, why).with_header("Retry-After", "1");
         if self.stopping.load(SeqCst) {
             Some(refuse("The node is stopping"))
-        } else if number > self.limits.max_in_flight {
+        } else if number > self.limits.max_in_flight && !self.limits.always.contains(&path) {
             Some(refuse("Too many requests in progress"))
         } else {
             None

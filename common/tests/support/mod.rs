@@ -22,8 +22,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Limits that are in nobody's way.
-pub(crate) const WIDE: Limits =
-    Limits { max_in_flight: 256, max_body_bytes: 1 << 20, timeout: Duration::from_secs(60) };
+pub(crate) const WIDE: Limits = Limits {
+    max_in_flight: 256,
+    max_body_bytes: 1 << 20,
+    timeout: Duration::from_secs(60),
+    always: &["/always"],
+};
 
 /// A server and what its handler has seen. Dropping it releases what blocks and stops it.
 pub(crate) struct Node {
