@@ -41,7 +41,9 @@ use crate::waiters::{Place, Standing, Waiters};
 const FAILURE_GRACE: Duration = Duration::from_millis(100);
 
 /// How often a request lets other threads run before it calls: those that are about to append ride
-/// on the call. When nobody else is ready to run it costs nothing.
+/// on the call. When nobody else is ready to run it costs nothing; with 64 clients it saves 10 % of
+/// the CPU time of an append (three times; once saves nothing, eight times no more). All that find a
+/// line free do so: to have one of them wait for the others costs 15 %, for these then go to sleep.
 const YIELDS: usize = 3;
 
 /// How writes are replicated.
@@ -87,8 +89,6 @@ pub struct State {
     /// What happened to the last appends.
     pub timeline: Timeline,
     waiters: Waiters<Thread>,
-    /// A request is going to call, and lets others append before it does.
-    gathering: bool,
     recovering: bool,
     /// Why this master must not reign.
     barred: Option<String>,
@@ -183,7 +183,6 @@ impl Replication {
             lines,
             timeline: Timeline::default(),
             waiters: Waiters::default(),
-            gathering: false,
             recovering: true,
             barred: None,
             quorum: options.quorum,
@@ -331,15 +330,18 @@ impl Replication {
             Concern::Nodes { timeout, .. } => timeout.map(|timeout| start + timeout),
         };
         loop {
-            let gathered;
-            (state, gathered) = self.gather(state, place, concern);
-            let now = Instant::now();
+            let mut now = Instant::now();
+            for _ in 0..YIELDS {
+                if !state.could_call(place, concern, now) {
+                    break;
+                }
+                drop(state);
+                thread::yield_now();
+                state = self.lock();
+                now = Instant::now();
+            }
             let standing = state.look(place);
             let mut calls = state.claim_lacking(place, concern, now);
-            if gathered {
-                // Those who left it to this one, if there is something that it cannot do.
-                state.choose_woken(now).iter().for_each(Thread::unpark);
-            }
             // Whoever needs every ack makes the last call itself, unless it has its answer or the
             // call might outlast the deadline.
             let bounded = now <= start + FAILURE_GRACE;
@@ -366,8 +368,8 @@ impl Replication {
             if until.is_some_and(|until| now >= until) {
                 break;
             }
-            let timer = state.set_timer(place);
-            let until = [until, timer].into_iter().flatten().min();
+            let State { lines, waiters, .. } = &mut *state;
+            let until = [until, waiters.set_timer(place, lines)].into_iter().flatten().min();
             drop(state);
             match until {
                 Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
@@ -377,27 +379,6 @@ impl Replication {
         }
         let failures = state.waiters.remove(place);
         (state, failures)
-    }
-
-    /// Lets others append before this request calls. One at a time does: the others ride on its
-    /// call.
-    fn gather<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        place: Place,
-        concern: Concern,
-    ) -> (MutexGuard<'a, State>, bool) {
-        if state.gathering || !state.could_call(place, concern, Instant::now()) {
-            return (state, false);
-        }
-        state.gathering = true;
-        for _ in 0..YIELDS {
-            drop(state);
-            thread::yield_now();
-            state = self.lock();
-        }
-        state.gathering = false;
-        (state, true)
     }
 
     fn make_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
@@ -565,7 +546,8 @@ impl Source for Replication {
 
 /// Lets go of the state and wakes those whom the change concerns.
 fn wake(mut state: MutexGuard<'_, State>) {
-    let woken = state.choose_woken(Instant::now());
+    let State { lines, waiters, .. } = &mut *state;
+    let woken = waiters.choose_woken(lines, Instant::now());
     drop(state);
     woken.iter().for_each(Thread::unpark);
 }
@@ -664,16 +646,6 @@ impl State {
         self.waiters.look(place, &self.lines)
     }
 
-    fn choose_woken(&mut self, now: Instant) -> Vec<Thread> {
-        self.waiters.choose_woken(&self.lines, now)
-    }
-
-    /// When the request must look again to make the next call.
-    fn set_timer(&mut self, place: Place) -> Option<Instant> {
-        // Whoever gathers calls first; what is left to do then, it tells others.
-        if self.gathering { None } else { self.waiters.set_timer(place, &self.lines) }
-    }
-
     /// Whether some line could be claimed for the entry.
     fn could_call(&self, place: Place, concern: Concern, now: Instant) -> bool {
         let urgent = concern == Concern::AllOrFail;
@@ -683,9 +655,6 @@ impl State {
 
     /// Claims the lines that lack the entry and have not failed the request.
     fn claim_lacking(&mut self, place: Place, concern: Concern, now: Instant) -> Vec<Call> {
-        if self.gathering {
-            return Vec::new();
-        }
         let urgent = concern == Concern::AllOrFail;
         let State { log, lines, waiters, .. } = self;
         let able = (0..lines.count()).filter(|line| !waiters.has_failed(place, *line));
