@@ -17,6 +17,9 @@ use std::time::Duration;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::entries::{Batch, Draft, Epoch, Log, Message};
+use gate::Gate;
+
+mod gate;
 
 /// The epoch, the idempotency key or the empty text, and the message's JSON, by place.
 const ENTRIES: TableDefinition<'_, u64, (u64, &str, &[u8])> = TableDefinition::new("entries");
@@ -69,6 +72,11 @@ impl StoreError {
     pub fn silent_for(time: Duration) -> StoreError {
         problem(format!("it has not answered for {} s", time.as_secs()))
     }
+
+    /// Says which file it is about.
+    fn of(self, file: &Path) -> StoreError {
+        StoreError { problem: format!("{}: {self}", file.display()), ..self }
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -104,6 +112,8 @@ fn problem(problem: impl Into<String>) -> StoreError {
 #[derive(Debug)]
 pub struct Store {
     database: Database,
+    /// Before its file.
+    gate: Gate,
 }
 
 /// What a store held when it was opened.
@@ -117,6 +127,17 @@ pub struct Opened {
     pub epoch: Epoch,
 }
 
+/// What the store of a stopped node holds.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Whose it is.
+    pub role: Role,
+    /// Everything in it.
+    pub log: Log,
+    /// The greatest epoch heard of.
+    pub epoch: Epoch,
+}
+
 impl Store {
     /// Opens the log in this directory, which is made if it is not there, and reads it back.
     ///
@@ -124,31 +145,47 @@ impl Store {
     /// When the directory or the file cannot be used; then nothing has changed.
     pub fn open(directory: &Path, role: Role, most_keys: usize) -> Result<Opened, StoreError> {
         let file = file_in(directory);
-        let named = |error: StoreError| problem(format!("{}: {error}", file.display()));
-        if !file.exists() {
-            make_once(directory, &file, role).map_err(named)?;
-        }
-        Store::open_file(&file, Some(role), most_keys).map_err(named)
+        let open = || {
+            if !file.exists() {
+                make_once(directory, &file, role)?;
+            }
+            Store::open_file(&file, Some(role), most_keys)
+        };
+        open().map_err(|error| error.of(&file))
     }
 
-    /// Opens the log of a stopped node, whatever its role, to look at it.
+    /// Looks at the log of a stopped node, whatever its role. It is not changed, not even repaired
+    /// after a crash, and needs to be readable only.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
-    pub fn inspect(directory: &Path) -> Result<(Opened, Role), StoreError> {
+    pub fn inspect(directory: &Path) -> Result<Inspected, StoreError> {
         let file = file_in(directory);
-        let named = |error: StoreError| problem(format!("{}: {error}", file.display()));
-        let opened = Store::open_file(&file, None, usize::MAX).map_err(named)?;
-        let role = opened.store.role().map_err(named)?;
-        Ok((opened, role))
+        let look = || {
+            let gate = Gate::before_read_only(not_empty(File::open(&file)?)?)?;
+            let Opened { store, log, epoch } = Store::read_back(gate, None, usize::MAX)?;
+            Ok(Inspected { role: store.role()?, log, epoch })
+        };
+        look().map_err(|error: StoreError| error.of(&file))
+    }
+
+    /// Makes the log of a stopped node, whatever its role, a master's, and returns it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn promote(directory: &Path) -> Result<Log, StoreError> {
+        let file = file_in(directory);
+        let promote = || {
+            let Opened { store, log, .. } = Store::open_file(&file, None, usize::MAX)?;
+            store.set_fact(ROLE, Role::Master as u64)?;
+            Ok(log)
+        };
+        promote().map_err(|error: StoreError| error.of(&file))
     }
 
     fn open_file(file: &Path, role: Option<Role>, most_keys: usize) -> Result<Opened, StoreError> {
-        let metadata = fs::metadata(file)?;
-        if metadata.len() == 0 {
-            return Err(problem("it is damaged: it is empty"));
-        }
-        Store::read_back(builder().open(file)?, role, most_keys)
+        let file = File::options().read(true).write(true).open(file)?;
+        Store::accept(Gate::before_file(not_empty(file)?)?, role, most_keys)
     }
 
     /// The same over something other than a file, which is empty or was a store before.
@@ -160,20 +197,31 @@ impl Store {
         role: Role,
         most_keys: usize,
     ) -> Result<Opened, StoreError> {
-        let is_new = backend.len().map_err(|error| problem(error.to_string()))? == 0;
-        let database = builder().create_with_backend(backend)?;
+        let is_new = backend.len()? == 0;
+        let gate = Gate::before(backend);
         if is_new {
+            // There is nothing that could be refused.
+            gate.release()?;
+            let database = builder().create_with_backend(gate.clone())?;
             set_up(&database, role)?;
+            return Store::load_all(Store { database, gate }, Some(role), most_keys);
         }
-        Store::read_back(database, Some(role), most_keys)
+        Store::accept(gate, Some(role), most_keys)
     }
 
-    fn read_back(
-        database: Database,
-        role: Option<Role>,
-        most_keys: usize,
-    ) -> Result<Opened, StoreError> {
-        let store = Store { database };
+    /// Reads everything, and lets the file be changed if nothing is wrong.
+    fn accept(gate: Gate, role: Option<Role>, most_keys: usize) -> Result<Opened, StoreError> {
+        let opened = Store::read_back(gate, role, most_keys)?;
+        opened.store.gate.release()?;
+        Ok(opened)
+    }
+
+    fn read_back(gate: Gate, role: Option<Role>, most_keys: usize) -> Result<Opened, StoreError> {
+        let database = builder().create_with_backend(gate.clone())?;
+        Store::load_all(Store { database, gate }, role, most_keys)
+    }
+
+    fn load_all(store: Store, role: Option<Role>, most_keys: usize) -> Result<Opened, StoreError> {
         let format = store.fact(FORMAT)?;
         if format != KNOWN_FORMAT {
             return Err(problem(format!(
@@ -235,14 +283,6 @@ impl Store {
         Ok(())
     }
 
-    /// Makes it the log of a node of this role.
-    ///
-    /// # Errors
-    /// As [`Store::write`].
-    pub fn set_role(&self, role: Role) -> Result<(), StoreError> {
-        self.set_fact(ROLE, role as u64)
-    }
-
     fn role(&self) -> Result<Role, StoreError> {
         match self.fact(ROLE)? {
             0 => Ok(Role::Master),
@@ -273,6 +313,14 @@ fn builder() -> Builder {
     // one, or make redb panic.
     builder.set_check_integrity_on_open(true);
     builder
+}
+
+/// redb would make an empty file a new log.
+fn not_empty(file: File) -> Result<File, StoreError> {
+    match file.metadata()?.len() {
+        0 => Err(problem("it is damaged: it is empty")),
+        _ => Ok(file),
+    }
 }
 
 fn file_in(directory: &Path) -> PathBuf {
@@ -393,29 +441,77 @@ mod tests {
         }
     }
 
+    /// Makes the file what a process that is killed leaves.
+    fn kill(directory: &Directory, store: Store) {
+        let left = fs::read(file_in(&directory.0)).unwrap();
+        drop(store);
+        assert!(left != fs::read(file_in(&directory.0)).unwrap(), "a close writes");
+        fs::write(file_in(&directory.0), left).unwrap();
+    }
+
     #[test]
     fn what_cannot_be_used_is_refused_in_plain_words_and_left_as_it_is() {
         let directory = Directory::new();
-        let opened = directory.open(Role::Secondary).unwrap();
-        assert!(directory.refusal().ends_with("it is in use by another process"));
-        drop(opened);
-        let refusal = directory.refusal();
-        assert!(refusal.contains("it belongs to a secondary"), "{refusal}");
-        let store = directory.open(Role::Secondary).unwrap().store;
-        store.set_role(Role::Master).unwrap();
-        store.set_fact(FORMAT, 2).unwrap();
-        drop(store);
-        assert!(directory.refusal().ends_with("its format is 2, this program knows 1"));
+        let file = file_in(&directory.0);
+        let refused = |as_role: Role, why: &str| {
+            let before = fs::read(&file).unwrap();
+            let refusal = directory.open(as_role).expect_err("it must be refused").to_string();
+            assert!(refusal.contains(why), "{refusal}");
+            assert!(fs::read(&file).unwrap() == before, "changed: {why}");
+        };
+        for is_killed in [false, true] {
+            let Opened { store, mut log, .. } = directory.open(Role::Secondary).unwrap();
+            append(&mut log, &store, &["message"]).unwrap();
+            refused(Role::Secondary, "it is in use by another process");
+            if is_killed {
+                kill(&directory, store)
+            } else {
+                drop(store)
+            }
+            refused(Role::Master, "it belongs to a secondary");
+            let store = directory.open(Role::Secondary).unwrap().store;
+            store.set_fact(FORMAT, 2).unwrap();
+            if is_killed {
+                kill(&directory, store)
+            } else {
+                drop(store)
+            }
+            refused(Role::Secondary, "its format is 2, this program knows 1");
+            refused(Role::Master, "its format is 2, this program knows 1");
+            fs::remove_file(&file).unwrap();
+        }
         for damage in [&b"something else"[..], b""] {
-            fs::write(file_in(&directory.0), damage).unwrap();
-            let refusal = directory.refusal();
-            assert!(refusal.contains("it is damaged"), "{refusal}");
-            assert_eq!(fs::read(file_in(&directory.0)).unwrap(), damage);
+            fs::write(&file, damage).unwrap();
+            refused(Role::Master, "it is damaged");
         }
         let file = Directory::new();
         fs::write(&file.0, "a file").unwrap();
         assert!(file.refusal().contains("log.redb"), "{}", file.refusal());
         fs::remove_file(&file.0).unwrap();
+    }
+
+    #[test]
+    fn a_look_changes_nothing_not_even_after_a_crash_and_is_refused_while_a_node_runs() {
+        let directory = Directory::new();
+        let file = file_in(&directory.0);
+        let Opened { store, mut log, .. } = directory.open(Role::Secondary).unwrap();
+        append(&mut log, &store, &["a", "k1"]).unwrap();
+        let running = Store::inspect(&directory.0).expect_err("it is in use").to_string();
+        assert!(running.ends_with("in use by another process"), "{running}");
+        kill(&directory, store);
+        for is_killed in [true, false] {
+            let before = fs::read(&file).unwrap();
+            let Inspected { role, log, epoch } = Store::inspect(&directory.0).unwrap();
+            assert_eq!(
+                (role, epoch, texts(&log)),
+                (Role::Secondary, Epoch(7), "\"a\",\"k1\"".into())
+            );
+            assert!(fs::read(&file).unwrap() == before, "changed, is_killed={is_killed}");
+            drop(directory.open(Role::Secondary).unwrap());
+        }
+        let promoted = Store::promote(&directory.0).unwrap();
+        assert_eq!(texts(&promoted), texts(&log));
+        assert_eq!(texts(&directory.open(Role::Master).unwrap().log), texts(&log));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use common::entries::Seq;
 use common::settings::NodeSettings;
-use common::store::{Opened, Role, Store, StoreError};
+use common::store::{Inspected, Store, StoreError};
 
 /// Checks the log and says what it holds.
 pub fn verify(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
-        let (Opened { log, epoch, .. }, role) = Store::inspect(directory)?;
+        let Inspected { role, log, epoch } = Store::inspect(directory)?;
         let (entries, last_epoch, bytes) = (log.last_seq(), log.last_epoch(), log.bytes());
         println!(
             "ok role={role} entries={entries} last_epoch={last_epoch} epoch={epoch} bytes={bytes}"
@@ -23,7 +23,7 @@ pub fn verify(settings: &NodeSettings) -> ExitCode {
 /// Prints every entry as a JSON object on a line of its own.
 pub fn dump(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
-        let (Opened { log, .. }, _) = Store::inspect(directory)?;
+        let Inspected { log, .. } = Store::inspect(directory)?;
         let mut out = BufWriter::new(io::stdout().lock());
         let mut print = || -> io::Result<()> {
             for (seq, epoch, key, json) in log.batch(Seq::NONE.next(), usize::MAX).iter() {
@@ -48,8 +48,7 @@ pub fn dump(settings: &NodeSettings) -> ExitCode {
 /// Makes the log a master's.
 pub fn promote(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
-        let (Opened { store, log, .. }, _) = Store::inspect(directory)?;
-        store.set_role(Role::Master)?;
+        let log = Store::promote(directory)?;
         println!("ok role=master entries={}", log.last_seq());
         Ok(())
     })
