@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,6 +268,18 @@ impl Store {
     /// When they are not, or nobody knows whether they are. Nothing more can be written then until
     /// the store has been opened again.
     pub fn write(&self, batch: &Batch, epoch: Epoch) -> Result<(), StoreError> {
+        if self.gate.is_shut() {
+            return Err(redb::Error::PreviousIo.into());
+        }
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_in_one(batch, epoch)));
+        written.unwrap_or_else(|_| {
+            // Nobody knows what redb would write after that.
+            self.gate.shut();
+            Err(problem("the engine that writes it has panicked"))
+        })
+    }
+
+    fn write_in_one(&self, batch: &Batch, epoch: Epoch) -> Result<(), StoreError> {
         let write = self.database.begin_write()?;
         {
             let mut entries = write.open_table(ENTRIES)?;
@@ -367,7 +380,10 @@ fn set_up(database: &Database, role: Role) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::io;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+    use redb::backends::InMemoryBackend;
 
     use crate::entries::Seq;
 
@@ -512,6 +528,60 @@ mod tests {
         let promoted = Store::promote(&directory.0).unwrap();
         assert_eq!(texts(&promoted), texts(&log));
         assert_eq!(texts(&directory.open(Role::Master).unwrap().log), texts(&log));
+    }
+
+    /// A storage in memory whose sync panics when it is told to; clones are the same storage.
+    #[derive(Debug, Clone, Default)]
+    struct Panicking {
+        content: Arc<InMemoryBackend>,
+        panics: Arc<AtomicBool>,
+    }
+
+    impl StorageBackend for Panicking {
+        fn len(&self) -> io::Result<u64> {
+            self.content.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.content.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.content.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            assert!(!self.panics.load(SeqCst), "a bug");
+            self.content.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.content.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn a_panic_while_it_is_written_is_an_error_and_nothing_more_is_written() {
+        let storage = Panicking::default();
+        let open = || Store::with_backend(storage.clone(), Role::Master, 9).unwrap();
+        let Opened { store, mut log, .. } = open();
+        append(&mut log, &store, &["a"]).unwrap();
+        let content = || {
+            let mut content = vec![0; storage.len().unwrap() as usize];
+            storage.read(0, &mut content).unwrap();
+            content
+        };
+        storage.panics.store(true, SeqCst);
+        let failed = append(&mut log, &store, &["b"]).expect_err("it panicked").to_string();
+        assert_eq!(failed, "the engine that writes it has panicked");
+        storage.panics.store(false, SeqCst);
+        let before = content();
+        let failed = append(&mut log, &store, &["c"]).expect_err("it has failed").to_string();
+        assert_eq!(failed, "the disk has failed before");
+        drop(store);
+        assert!(content() == before, "something was written");
+        let held = texts(&open().log);
+        assert!(held == "\"a\"" || held == "\"a\",\"b\"", "{held}");
     }
 
     #[test]

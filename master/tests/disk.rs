@@ -1,4 +1,4 @@
-//! Disks that fail, freeze or lose power at the n-th sync, for every n of a small run.
+//! Disks that fail, freeze, panic or lose power at the n-th sync, for every n of a small run.
 
 mod support;
 
@@ -117,14 +117,29 @@ fn entries(log: &Log) -> u64 {
     log.last_seq().0
 }
 
+/// A store whose syncs fail, but for the first so many; `None` if it cannot even be opened.
+fn failing(syncs: u64, role: Role) -> (Disk, Option<Opened>) {
+    let disk = Disk::failing_after(syncs);
+    let opened = Store::with_backend(disk.clone(), role, 9);
+    (disk, opened.ok())
+}
+
+/// A store whose syncs panic, but for the first so many after it was opened.
+fn panicking(syncs: u64, role: Role) -> (Disk, Option<Opened>) {
+    let disk = Disk::sound();
+    let opened = Store::with_backend(disk.clone(), role, 9).expect("the disk is sound");
+    disk.panic_after(syncs);
+    (disk, Some(opened))
+}
+
 /// Goal: whichever sync fails, nothing is acknowledged from then on; what was is there after a
 /// restart, even if the power is lost, and nothing that came after the failure.
-fn fails_at_every_sync<N: Durable>() {
+fn fails_at_every_sync<N: Durable>(open: fn(u64, Role) -> (Disk, Option<Opened>), reason: &str) {
     let mut failed = 0;
     for syncs in 0..SYNCS {
-        let disk = Disk::failing_after(syncs);
+        let (disk, opened) = open(syncs, N::ROLE);
         let mut acknowledged = 0;
-        if let Ok(opened) = Store::with_backend(disk.clone(), N::ROLE, 9) {
+        if let Some(opened) = opened {
             let node = N::start(opened);
             while acknowledged < ENTRIES && node.write(acknowledged + 1) {
                 acknowledged += 1;
@@ -133,7 +148,7 @@ fn fails_at_every_sync<N: Durable>() {
                 failed += 1;
                 assert!(!node.write(acknowledged + 1), "acknowledged on a broken disk");
                 let why = node.disk_failed().unwrap_or_default();
-                assert!(why.contains("the disk is broken"), "{why:?}");
+                assert!(why.contains(reason), "{why:?}");
                 assert_eq!(node.shown(), acknowledged, "it shows what is on the disk");
             }
             for seed in 0..20 {
@@ -143,6 +158,8 @@ fn fails_at_every_sync<N: Durable>() {
                 let expected = acknowledged..=acknowledged + 1;
                 assert!(expected.contains(&held), "{held} of {acknowledged}, {syncs} syncs");
             }
+            // Closing the store syncs once more.
+            disk.thaw();
         }
     }
     assert!(failed as u64 >= ENTRIES, "only {failed} runs failed");
@@ -150,12 +167,22 @@ fn fails_at_every_sync<N: Durable>() {
 
 #[test]
 fn a_secondarys_disk_fails_at_every_sync() {
-    fails_at_every_sync::<Replica>();
+    fails_at_every_sync::<Replica>(failing, "the disk is broken");
 }
 
 #[test]
 fn a_masters_disk_fails_at_every_sync() {
-    fails_at_every_sync::<Arc<Replication>>();
+    fails_at_every_sync::<Arc<Replication>>(failing, "the disk is broken");
+}
+
+#[test]
+fn a_secondarys_engine_panics_at_every_sync() {
+    fails_at_every_sync::<Replica>(panicking, "has panicked");
+}
+
+#[test]
+fn a_masters_engine_panics_at_every_sync() {
+    fails_at_every_sync::<Arc<Replication>>(panicking, "has panicked");
 }
 
 /// Goal: whichever sync freezes, reads go on and show what is on the disk, writes are told so after

@@ -81,6 +81,15 @@ impl Gate {
         Ok(())
     }
 
+    /// Lets nothing pass any more.
+    pub(super) fn shut(&self) {
+        *self.lock() = State::Shut;
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        matches!(*self.lock(), State::Shut)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,6 +270,8 @@ mod tests {
             assert_eq!(content(&*behind), content(&plain));
             gate.set_len(1).unwrap();
             assert_eq!(behind.len().unwrap(), 1);
+            gate.shut();
+            assert!(gate.write(0, &[1]).is_err() && gate.sync_data().is_err());
         }
     }
 

@@ -16,6 +16,8 @@ enum Fault {
     Fail(u64),
     /// The sync of this number does not return before [`Disk::thaw`].
     Freeze(u64),
+    /// The sync of this number and all after it panic, as a bug in the engine would.
+    Panic(u64),
 }
 
 #[derive(Debug)]
@@ -57,6 +59,12 @@ impl Disk {
     pub fn freeze_after(&self, syncs: u64) {
         let mut inner = self.lock();
         inner.fault = Fault::Freeze(inner.syncs + syncs);
+    }
+
+    /// From now on so many syncs return, and the next panics.
+    pub fn panic_after(&self, syncs: u64) {
+        let mut inner = self.lock();
+        inner.fault = Fault::Panic(inner.syncs + syncs);
     }
 
     /// Returns when a sync is frozen, or `false` after this time.
@@ -112,6 +120,7 @@ impl StorageBackend for Disk {
         if matches!(inner.fault, Fault::Fail(after) if inner.syncs > after) {
             return Err(io::Error::other("the disk is broken"));
         }
+        assert!(!matches!(inner.fault, Fault::Panic(after) if inner.syncs > after), "a bug");
         let this = inner.syncs;
         while matches!(inner.fault, Fault::Freeze(after) if this > after) {
             inner.is_frozen = true;
