@@ -231,10 +231,13 @@ impl Store {
         }
         let owner = store.role()?;
         if role.is_some_and(|role| role != owner) {
-            return Err(problem(format!(
-                "it belongs to a {owner}; to make a copy of it the log of a master, run \
-                 `master --data-dir COPY promote`"
-            )));
+            let mut why = format!("it belongs to a {owner}");
+            if owner == Role::Secondary {
+                // A copy of its log may take a lost master's place. There is no way back.
+                why += "; to make a copy of it the log of a master, run \
+                        `master --data-dir COPY promote`";
+            }
+            return Err(problem(why));
         }
         let epoch = Epoch(store.fact(EPOCH)?);
         let log = store.load(most_keys)?;
@@ -484,7 +487,7 @@ mod tests {
             } else {
                 drop(store)
             }
-            refused(Role::Master, "it belongs to a secondary");
+            refused(Role::Master, "it belongs to a secondary; to make a copy of it the log of");
             let store = directory.open(Role::Secondary).unwrap().store;
             store.set_fact(FORMAT, 2).unwrap();
             if is_killed {
@@ -496,6 +499,9 @@ mod tests {
             refused(Role::Master, "its format is 2, this program knows 1");
             fs::remove_file(&file).unwrap();
         }
+        drop(directory.open(Role::Master).unwrap());
+        let refusal = directory.open(Role::Secondary).expect_err("another role's").to_string();
+        assert!(refusal.ends_with("it belongs to a master"), "{refusal}");
         for damage in [&b"something else"[..], b""] {
             fs::write(&file, damage).unwrap();
             refused(Role::Master, "it is damaged");
