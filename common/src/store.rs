@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -346,7 +347,7 @@ fn file_in(directory: &Path) -> PathBuf {
 /// Makes the file, unless another node has just made it: of two that start at the same moment
 /// neither may replace what the other one has opened.
 fn make_once(directory: &Path, file: &Path, role: Role) -> Result<(), StoreError> {
-    fs::create_dir_all(directory)?;
+    make_directory(directory, sync_directory)?;
     let directory_lock = File::open(directory)?;
     directory_lock.lock()?;
     if file.exists() { Ok(()) } else { make(directory, file, role) }
@@ -363,9 +364,22 @@ fn make(directory: &Path, file: &Path, role: Role) -> Result<(), StoreError> {
     set_up(&database, role)?;
     drop(database);
     fs::rename(&unfinished, file)?;
-    // The name is on the disk when the directory is.
-    File::open(directory)?.sync_all()?;
+    sync_directory(directory)?;
     Ok(())
+}
+
+/// Makes the directory, and those above it that are not there, and has `sync` put their names on
+/// the disk: after a loss of power a log in a directory without a name is lost with it.
+fn make_directory(directory: &Path, sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    let missing = directory.ancestors().take_while(|above| !above.exists()).count();
+    fs::create_dir_all(&directory)?;
+    directory.ancestors().skip(1).take(missing).try_for_each(sync)
+}
+
+/// What it contains is on the disk by its name after that.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn set_up(database: &Database, role: Role) -> Result<(), StoreError> {
@@ -383,7 +397,6 @@ fn set_up(database: &Database, role: Role) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
     use redb::backends::InMemoryBackend;
@@ -444,6 +457,26 @@ mod tests {
         assert_eq!(texts(&again.log), "\"a\",\"k1\",\"\\\"\u{1F600}\\\"\",\"d\"");
         assert_eq!((again.log.last_epoch(), again.epoch), (Epoch(7), Epoch(9)));
         assert_eq!(again.log.find_key("k1"), Some(Seq(2)));
+    }
+
+    #[test]
+    fn the_names_of_new_directories_are_put_on_the_disk() {
+        let directory = Directory::new();
+        let top = directory.0.parent().unwrap();
+        let synced = |made: &Path| {
+            let mut synced = Vec::new();
+            let sync = |above: &Path| {
+                assert!(above.exists());
+                synced.push(above.to_path_buf());
+                sync_directory(above)
+            };
+            make_directory(made, sync).unwrap();
+            assert!(made.is_dir());
+            synced
+        };
+        let deeper = directory.0.join("a").join("b");
+        assert_eq!(synced(&deeper), [&directory.0.join("a"), &directory.0, top]);
+        assert_eq!(synced(&deeper), [] as [&Path; 0]);
     }
 
     #[test]
