@@ -338,6 +338,20 @@ fn a_restarted_secondary_is_called_at_once() {
 }
 
 #[test]
+fn what_is_not_on_the_masters_disk_does_not_count_for_a_quorum() {
+    let mut world = Script::new();
+    world.lines.keep_on_disk(Seq::NONE);
+    for step in ["beat 1 0", "append 3", "claim 3", "ok 1 3"] {
+        world.step(step);
+    }
+    assert_eq!(world.lines.committed_seq(), Seq(0), "one of two nodes has it on its disk");
+    world.lines.store(Seq(2));
+    assert_eq!(world.lines.committed_seq(), Seq(2));
+    world.lines.store(Seq(3));
+    assert_eq!(world.lines.committed_seq(), Seq(3));
+}
+
+#[test]
 fn what_a_quorum_has_held_stays_committed() {
     let mut world = Script::new();
     for step in ["beat 1 0", "append 3", "claim 3"] {
