@@ -96,7 +96,7 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
         let problem = match error {
             redb::Error::DatabaseAlreadyOpen => "it is in use by another process".into(),
             redb::Error::Corrupted(what) => format!("it is damaged: {what}"),
-            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            redb::Error::Io(error) if is_damage(error.kind()) => {
                 format!("it is damaged: {error}")
             }
             redb::Error::PreviousIo => "the disk has failed before".into(),
@@ -104,6 +104,10 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
         };
         StoreError { problem, is_full }
     }
+}
+
+fn is_damage(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn problem(problem: impl Into<String>) -> StoreError {
@@ -653,5 +657,35 @@ mod tests {
             }
         }
         assert!(refused > 4096, "only {refused} were refused");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_or_changed_after_a_crash_is_refused_and_left_as_it_is_or_a_prefix() {
+        // Goal: redb takes a damaged last transaction for one that the crash has interrupted.
+        let directory = Directory::new();
+        let Opened { store, mut log, .. } = directory.open(Role::Master).unwrap();
+        for _ in 0..20 {
+            append(&mut log, &store, &["message"]).unwrap();
+        }
+        kill(&directory, store);
+        let file = file_in(&directory.0);
+        let whole = fs::read(&file).unwrap();
+        let mut refused = 0;
+        for at in (1..whole.len()).step_by(1009) {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x55;
+            for damaged in [whole[..at].to_vec(), changed] {
+                fs::write(&file, &damaged).unwrap();
+                match directory.open(Role::Master) {
+                    Ok(opened) => assert!(texts(&log).starts_with(&texts(&opened.log))),
+                    Err(error) => {
+                        refused += 1;
+                        assert!(error.to_string().contains("it is damaged"), "{error}");
+                        assert!(fs::read(&file).unwrap() == damaged, "it was changed");
+                    }
+                }
+            }
+        }
+        assert!(refused > whole.len() / 1009 / 2, "only {refused} were refused");
     }
 }
