@@ -13,15 +13,14 @@ use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::http::Chunk;
+use crate::whole::Whole;
 
 /// A segment is closed when it holds this many bytes. A reader keeps whole segments, so this is
 /// also what an append may have to copy while somebody reads.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// The place of an entry in the log: 1 for the first. 0 says "nothing yet".
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
@@ -45,6 +44,12 @@ impl Seq {
     }
 }
 
+impl<'de> Deserialize<'de> for Seq {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seq, D::Error> {
+        Whole::deserialize(deserializer).map(|Whole(number)| Seq(number))
+    }
+}
+
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -53,15 +58,19 @@ impl fmt::Display for Seq {
 
 /// The reign of one master, greater than any before it. 0 marks entries that no numbering master
 /// has appended.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
     /// No clock gets this far; a peer that names a later epoch is mistaken.
     pub const MOST: Epoch = Epoch(1 << 60);
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Epoch, D::Error> {
+        Whole::deserialize(deserializer).map(|Whole(number)| Epoch(number))
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -61,7 +61,7 @@
 //!
 //! # Where things are
 //!
-//! Pure, without socket, clock or thread: [`entries`], [`wire`], and `lines` and `waiters` of the
+//! Pure, without socket, clock or thread: [`entries`], [`wire`], [`whole`], and `lines` and `waiters` of the
 //! master. Edges: [`http`] is the only user of tiny_http, [`client`] of ureq, [`store`] of redb.
 //! Around them:
 //! [`settings`], [`logging`], [`node`].
@@ -76,4 +76,5 @@ pub mod node;
 pub mod reading;
 pub mod settings;
 pub mod store;
+pub mod whole;
 pub mod wire;

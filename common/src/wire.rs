@@ -45,8 +45,15 @@ pub struct PostMessage {
 }
 
 /// A field that is there, `null` included: only a field that is not there is absent.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+///
+/// # Errors
+/// When it is not of this kind.
+pub fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// `POST /replicate` to a secondary. `msg` alone is the original's form.
@@ -56,6 +63,7 @@ pub struct Replicate {
     #[serde(default)]
     pub epoch: Epoch,
     /// The place of the first entry carried; absent in the original's form.
+    #[serde(default, deserialize_with = "present")]
     pub seq: Option<Seq>,
     /// The epoch of the entry before the first.
     #[serde(default)]
@@ -65,10 +73,13 @@ pub struct Replicate {
     #[serde(default)]
     pub acked_seq: Seq,
     /// The epoch that the entries were appended in, if it is not `epoch`.
+    #[serde(default, deserialize_with = "present")]
     pub entry_epoch: Option<Epoch>,
     /// One entry.
+    #[serde(default, deserialize_with = "present")]
     pub msg: Option<Message>,
     /// Several entries.
+    #[serde(default, deserialize_with = "present")]
     pub entries: Option<Vec<Message>>,
     /// The idempotency keys of those entries that have one, by place.
     #[serde(default)]
@@ -83,12 +94,13 @@ impl Replicate {
             (None, Some(messages)) if self.seq.is_some() => messages,
             _ => return None,
         };
-        let first = self.seq.unwrap_or_default().0;
-        if first > Seq::MOST.0 || self.epoch > Epoch::MOST {
+        let first = self.seq.unwrap_or_default();
+        let epochs = [self.epoch, self.prev_epoch, self.entry_epoch.unwrap_or_default()];
+        if !are_possible(&[first, self.acked_seq], &epochs) {
             return None;
         }
         let keyed = |(place, message)| Draft { message, key: self.keys.get(&place).cloned() };
-        Some((first..).zip(messages).map(keyed).collect())
+        Some((first.0..).zip(messages).map(keyed).collect())
     }
 }
 
@@ -107,6 +119,17 @@ pub struct Heartbeat {
     /// The secondary's log is not a prefix of the master's, as it said itself.
     #[serde(default)]
     pub diverged: bool,
+}
+
+impl Heartbeat {
+    /// Whether a master could say this.
+    pub fn is_possible(&self) -> bool {
+        are_possible(&[self.last_seq, self.committed_seq], &[self.epoch, self.committed_epoch])
+    }
+}
+
+fn are_possible(places: &[Seq], epochs: &[Epoch]) -> bool {
+    places.iter().all(|seq| *seq <= Seq::MOST) && epochs.iter().all(|epoch| *epoch <= Epoch::MOST)
 }
 
 /// Where a secondary stands; part of everything it tells a master.
@@ -398,7 +421,33 @@ mod tests {
         };
         assert!(call(Seq::MOST.0).drafts().is_some());
         assert_eq!(call(u64::MAX).drafts(), None);
+        assert_eq!(Replicate { acked_seq: Seq(u64::MAX), ..call(1) }.drafts(), None);
         assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
+    }
+
+    #[test]
+    fn an_epoch_that_no_clock_reaches_is_none() {
+        let (most, over) = (Epoch::MOST, Epoch(Epoch::MOST.0 + 1));
+        let call =
+            |epoch| Replicate { epoch, msg: Some(Message::new("x")), ..Replicate::default() };
+        assert!(call(most).drafts().is_some());
+        assert_eq!(call(over).drafts(), None);
+        assert_eq!(Replicate { prev_epoch: over, ..call(most) }.drafts(), None);
+        assert_eq!(Replicate { entry_epoch: Some(over), ..call(most) }.drafts(), None);
+        let heartbeat = Heartbeat { epoch: most, committed_epoch: most, ..Heartbeat::default() };
+        assert!(heartbeat.is_possible());
+        assert!(!Heartbeat { committed_epoch: over, ..heartbeat }.is_possible());
+        assert!(!Heartbeat { last_seq: Seq(u64::MAX), ..heartbeat }.is_possible());
+    }
+
+    #[test]
+    fn a_field_that_is_null_is_not_absent() {
+        for field in ["seq", "entry_epoch", "entries"] {
+            let body = format!(r#"{{"msg":"x","{field}":null}}"#);
+            assert!(read_object::<Replicate>(body.as_bytes()).is_err(), "{body}");
+        }
+        let whole: Replicate = read_object(br#"{"epoch":5.0,"seq":1e0,"msg":"x"}"#).unwrap();
+        assert_eq!((whole.epoch, whole.seq), (Epoch(5), Some(Seq(1))));
     }
 
     #[test]

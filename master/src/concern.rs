@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use common::settings::MAX_TIMEOUT_MS;
+use common::whole::Whole;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// What a client waits for.
@@ -32,7 +34,7 @@ impl Concern {
     ) -> Result<Concern, String> {
         let timeout = match wtimeout {
             None => default,
-            Some(value) => match value.as_u64() {
+            Some(value) => match whole(value) {
                 Some(ms) if ms <= MAX_TIMEOUT_MS => Duration::from_millis(ms),
                 _ => {
                     return Err(format!(
@@ -46,7 +48,7 @@ impl Concern {
             None => return Ok(Concern::AllOrFail),
             Some(Value::String(text)) if text == "majority" => majority(nodes),
             Some(Value::String(text)) if text == "all" => nodes,
-            Some(value) => match value.as_u64().and_then(|w| usize::try_from(w).ok()) {
+            Some(value) => match whole(value).and_then(|w| usize::try_from(w).ok()) {
                 Some(w) if (1..=nodes).contains(&w) => w,
                 _ => {
                     return Err(format!(
@@ -66,6 +68,10 @@ impl Concern {
             Concern::Nodes { w, .. } => w - 1,
         }
     }
+}
+
+fn whole(value: &Value) -> Option<u64> {
+    Whole::deserialize(value).ok().map(|Whole(number)| number)
 }
 
 /// The least number of nodes of which any two groups share one.
@@ -93,10 +99,11 @@ mod tests {
         let nodes = |w| Ok(Concern::Nodes { w, timeout: Some(DEFAULT) });
         assert_eq!(parse(json!(1)), nodes(1));
         assert_eq!(parse(json!(3)), nodes(3));
+        assert_eq!(parse(json!(2.0)), nodes(2), "JSON has only one kind of number");
         assert_eq!(parse(json!("majority")), nodes(2));
         assert_eq!(parse(json!("all")), nodes(3));
         assert_eq!(Concern::parse(None, None, 3, DEFAULT), Ok(Concern::AllOrFail));
-        for bad in [json!(0), json!(4), json!(-1), json!(1.5), json!(2.0), json!(true)] {
+        for bad in [json!(0), json!(4), json!(-1), json!(1.5), json!(4.0), json!(true)] {
             let error = parse(bad.clone()).unwrap_err();
             assert!(error.starts_with("Write concern w must be between 1 and 3"), "{error}");
         }
@@ -110,6 +117,7 @@ mod tests {
         let parse = |timeout| Concern::parse(Some(&json!(2)), Some(&timeout), 3, DEFAULT);
         let ms = Duration::from_millis(5);
         assert_eq!(parse(json!(5)), Ok(Concern::Nodes { w: 2, timeout: Some(ms) }));
+        assert_eq!(parse(json!(5.0)), Ok(Concern::Nodes { w: 2, timeout: Some(ms) }));
         assert_eq!(parse(json!(0)), Ok(Concern::Nodes { w: 2, timeout: None }));
         for bad in [json!(-1), json!(1.5), json!("5"), json!(null), json!(u64::MAX)] {
             assert!(parse(bad.clone()).is_err(), "{bad}");

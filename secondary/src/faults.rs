@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::settings::MAX_TIMEOUT_MS;
+use common::whole::Whole;
+use common::wire::{present, read_object};
 use serde::{Deserialize, Serialize};
 
 /// What goes wrong, and how often.
@@ -27,8 +29,11 @@ pub struct Faults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
-    delay_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    delay_ms: Option<Whole>,
+    #[serde(default, deserialize_with = "present")]
     error_rate: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
     error_after_store: Option<f64>,
 }
 
@@ -62,10 +67,10 @@ impl FaultInjector {
     /// # Errors
     /// What is wrong with the body; then nothing has changed.
     pub fn change(&self, body: &[u8]) -> Result<Faults, String> {
-        let change: Change = common::wire::read_object(body).map_err(|error| error.to_string())?;
+        let change: Change = read_object(body).map_err(|error| error.to_string())?;
         let old = self.faults();
         let new = Faults {
-            delay_ms: change.delay_ms.unwrap_or(old.delay_ms),
+            delay_ms: change.delay_ms.map_or(old.delay_ms, |Whole(ms)| ms),
             error_rate: change.error_rate.unwrap_or(old.error_rate),
             error_after_store: change.error_after_store.unwrap_or(old.error_after_store),
         };
@@ -100,10 +105,13 @@ mod tests {
         injector.change(br#"{"error_rate":0.25}"#).unwrap();
         let expected = Faults { delay_ms: 5, error_rate: 0.25, error_after_store: 0.0 };
         assert_eq!(injector.faults(), expected);
-        for bad in ["{", r#"{"error_rate":2}"#, r#"{"delay_ms":-1}"#, r#"{"delay":1}"#] {
-            assert!(injector.change(bad.as_bytes()).is_err(), "{bad}");
+        let bad = [r#""error_rate":2"#, r#""error_after_store":null"#, r#""delay_ms":-1"#];
+        for bad in bad.iter().chain(&[r#""delay_ms":1.5"#, r#""delay":1"#, "1"]) {
+            let body = format!("{{{bad}}}");
+            assert!(injector.change(body.as_bytes()).is_err(), "{body}");
         }
         assert_eq!(injector.faults(), expected);
+        assert_eq!(injector.change(br#"{"delay_ms":7.0}"#).unwrap().delay_ms, 7);
     }
 
     #[test]

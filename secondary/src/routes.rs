@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use common::entries::{Epoch, Seq};
+use common::entries::Seq;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::metrics::{self, Counts, NodeFigures};
@@ -112,7 +112,7 @@ impl Routes {
 
     fn heartbeat(&self, body: &[u8]) -> Response {
         match wire::read_object::<Heartbeat>(body) {
-            Ok(heartbeat) if heartbeat.epoch <= Epoch::MOST => match self.replica.hear(heartbeat) {
+            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.hear(heartbeat) {
                 Ok(position) => Response::json(200, &position),
                 Err(error) => disk_failed(&error),
             },

@@ -1,0 +1,71 @@
+//! Whole numbers in JSON, which has only one kind of number: 2.0 is 2 there, and a client whose
+//! language knows no integers may write it so.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+
+/// The least floating-point number that is too large.
+const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;
+
+/// A number from 0 on without a fraction, however it is written; nothing else is taken for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole(pub u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Whole, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 0 on")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
+                if number.fract() == 0.0 && (0.0..TOO_LARGE).contains(&number) {
+                    // Nothing is rounded: it is one of the numbers that both types have.
+                    Ok(Whole(number as u64))
+                } else {
+                    Err(E::invalid_value(Unexpected::Float(number), &self))
+                }
+            }
+        }
+        deserializer.deserialize_u64(Number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Option<u64> {
+        let text = serde_json::from_str(json).ok().map(|Whole(number)| number);
+        let value = serde_json::from_str::<serde_json::Value>(json).unwrap();
+        let value = Whole::deserialize(&value).ok().map(|Whole(number)| number);
+        assert_eq!(text, value, "{json}");
+        text
+    }
+
+    #[test]
+    fn a_number_without_a_fraction_is_whole_however_it_is_written() {
+        let whole = [("0", 0), ("-0", 0), ("-0.0", 0), ("2", 2), ("2.0", 2), ("1e3", 1000)];
+        for (json, expected) in whole {
+            assert_eq!(read(json), Some(expected), "{json}");
+        }
+        assert_eq!(read("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(read("1152921504606846976.0"), Some(1 << 60));
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        for json in ["-1", "-1.0", "1.5", "1e-3", "1e20", "18446744073709551616", "1e300"] {
+            assert_eq!(read(json), None, "{json}");
+        }
+        for json in ["true", "\"2\"", "null", "[2]", "{}"] {
+            assert_eq!(read(json), None, "{json}");
+        }
+    }
+}
