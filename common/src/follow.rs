@@ -152,19 +152,19 @@ pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: 
     reply.send(source.read(|log, last, committed| reading::answer(request, log, last, committed)));
 }
 
-/// Where a stream begins.
+/// Where a stream begins. A client that comes back says where it was, and all the rest as before.
 fn first_entry(request: &Request) -> Result<Seq, String> {
-    if let Some(id) = request.header("Last-Event-ID").filter(|id| !id.is_empty()) {
-        let last = id.parse::<u64>().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()));
-        return match last {
-            Some(last) => Ok(Seq(last.saturating_add(1))),
-            None => Err("Last-Event-ID must be the place of an entry".into()),
-        };
-    }
-    match reading::parse(&request.query)? {
-        None => Ok(Seq(1)),
-        Some(Range { from, limit: u64::MAX, committed: false, wait: None }) => Ok(from),
-        Some(_) => Err("A stream has no limit, no wait, and is not of what is committed".into()),
+    let asked = match reading::parse(&request.query)? {
+        None => Seq(1),
+        Some(Range { from, limit: u64::MAX, committed: false, wait: None }) => from,
+        Some(_) => {
+            return Err("A stream has no limit, no wait, and is not of what is committed".into());
+        }
+    };
+    let Some(id) = request.header("Last-Event-ID") else { return Ok(asked) };
+    match id.parse::<u64>() {
+        Ok(last) if id.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Seq(last).next()),
+        _ => Err("Last-Event-ID must be the place of an entry".into()),
     }
 }
 
@@ -245,6 +245,28 @@ mod tests {
             assert!(!third.join().unwrap());
         });
         assert!(bell.wait(Seq(2), Duration::ZERO));
+    }
+
+    #[test]
+    fn a_stream_begins_where_its_client_was_and_nonsense_is_refused_all_the_same() {
+        let first = |query: &str, id: Option<&str>| {
+            let headers = id.iter().map(|id| ("last-event-id", *id)).collect();
+            first_entry(&Request { query: query.into(), headers, ..Request::default() }).ok()
+        };
+        assert_eq!(first("", None), Some(Seq(1)));
+        assert_eq!(first("from=5", None), Some(Seq(5)));
+        assert_eq!(first("from=5", Some("7")), Some(Seq(8)));
+        assert_eq!(first("", Some("18446744073709551615")), Some(Seq(u64::MAX)));
+        let bad = [
+            ("from=0", None),
+            ("from=0", Some("7")),
+            ("limit=1", Some("7")),
+            ("", Some("+7")),
+            ("", Some("")),
+        ];
+        for (query, id) in bad {
+            assert_eq!(first(query, id), None, "{query} {id:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use crate::entries::{Log, Seq};
 use crate::http::{Chunk, Request, Response};
-use crate::wire;
 
 /// The longest wait for an entry, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 60_000;
@@ -54,14 +53,18 @@ fn some(log: &Log, range: Range, last: Seq) -> Response {
 }
 
 fn one(log: &Log, last: Seq, seq: &str) -> Response {
-    match seq.parse().map(Seq) {
-        Ok(seq) if seq > Seq::NONE && seq <= last => {
+    match place("seq", seq).map(Seq) {
+        Ok(seq) if seq <= last => {
             let head = format!(r#"{{"seq":{seq},"msg":"#).into_bytes();
             Response::chunks(200, vec![Chunk::Owned([&head, log.json(seq), b"}"].concat())])
         }
-        Ok(_) => Response::error(404, "There is no such entry"),
-        Err(_) => wire::not_found(),
+        _ => no_entry(),
     }
+}
+
+/// The answer when an entry is asked for that is not there.
+pub fn no_entry() -> Response {
+    Response::error(404, "There is no such entry")
 }
 
 /// `{"messages":[…]` with these entries, then `rest`.
@@ -70,6 +73,15 @@ pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chu
     chunks.extend(log.chunks(from..=until));
     chunks.push(Chunk::Owned([b"]", rest].concat()));
     chunks
+}
+
+/// The place that a query must name, in `from`.
+///
+/// # Errors
+/// What is wrong, in words for the client.
+pub fn first(query: &str) -> Result<Seq, String> {
+    let from = query.rsplit('&').find_map(|pair| pair.strip_prefix("from="));
+    place("from", from.unwrap_or_default()).map(Seq)
 }
 
 /// `None` when nothing is asked for but the whole log.
@@ -149,6 +161,15 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_found_among_parameters_that_nobody_knows() {
+        assert_eq!(first("from=7"), Ok(Seq(7)));
+        assert_eq!(first("cache=no&from=7&x"), Ok(Seq(7)));
+        for query in ["", "from", "from=", "from=0", "from=+7", "until=7", "from=7.5"] {
+            assert!(first(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for query in ["from=0", "from=-1", "from=", "from=x", "limit=0", "limit=+1", "from=1.5"] {
             assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
@@ -159,7 +180,7 @@ mod tests {
         for query in ["committed=yes", "committed", "from=99999999999999999999"] {
             assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
         }
-        for (path, status) in [("0", 404), ("5", 404), ("x", 404), ("", 404), ("-1", 404)] {
+        for (path, status) in [("0", 404), ("5", 404), ("x", 404), ("", 404), ("+1", 404)] {
             assert_eq!(get(&format!("/messages/{path}")).0, status, "{path}");
         }
     }

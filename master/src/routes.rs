@@ -73,9 +73,9 @@ impl Routes {
     /// Passes on what concerns a secondary's faults: a page cannot reach it by the name that the
     /// master knows.
     fn chaos(&self, path: &str, method: &str, request: &Request) -> Response {
-        let place = path.strip_prefix("/secondaries/").and_then(|p| p.strip_suffix("/chaos"));
-        let urls = self.replication.urls();
-        let Some(url) = place.and_then(|place| urls.get(place.parse::<usize>().ok()?)) else {
+        let mut paths = self.replication.urls().iter().enumerate();
+        let Some((_, url)) = paths.find(|(index, _)| path == format!("/secondaries/{index}/chaos"))
+        else {
             return wire::not_found();
         };
         let client = Client::new(url, CHAOS_TIMEOUT);

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use common::entries::Seq;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::metrics::{self, Counts, NodeFigures};
+use common::reading;
 use common::store::StoreError;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
 use serde_json::json;
@@ -102,11 +102,12 @@ impl Routes {
 
     /// What a recovering master reads: the entries from a place on, in the form of a call.
     fn entries(&self, query: &str) -> Response {
-        let from = query.strip_prefix("from=").and_then(|from| from.parse().ok()).map(Seq);
-        self.replica.read(|log, last, _| match from {
-            Some(from) if from > last => Response::error(404, "There is no such entry"),
-            Some(from) if from > Seq::NONE => wire::entries(log, from, last),
-            _ => Response::error(400, "from must be the place of an entry"),
+        let from = match reading::first(query) {
+            Ok(from) => from,
+            Err(problem) => return Response::error(400, &problem),
+        };
+        self.replica.read(|log, last, _| {
+            if from <= last { wire::entries(log, from, last) } else { reading::no_entry() }
         })
     }
 
