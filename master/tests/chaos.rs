@@ -43,7 +43,7 @@ fn set_faults(node: &Node, faults: &Value) {
 fn one_fault(cluster: &mut Cluster, dice: &mut Dice) {
     let which = usize::from(dice.below(2) == 1);
     let pause = Duration::from_millis(20 + dice.below(200));
-    match dice.below(5) {
+    match dice.below(6) {
         0 => {
             println!("kill the master");
             cluster.master.kill();
@@ -60,6 +60,12 @@ fn one_fault(cluster: &mut Cluster, dice: &mut Dice) {
             cluster.secondaries[which].freeze();
             thread::sleep(pause);
             cluster.secondaries[which].thaw();
+        }
+        4 => {
+            println!("freeze the master for {pause:?}");
+            cluster.master.freeze();
+            thread::sleep(pause);
+            cluster.master.thaw();
         }
         _ => {
             println!("errors of secondary {which} for {pause:?}");
