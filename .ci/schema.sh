@@ -52,6 +52,7 @@ check_at_limits() {
     local nobody=http://127.0.0.1:1
     start small-secondary "$secondary_bin" --max-log-bytes 60 --max-followers 0
     check small-secondary "$address" "${form[@]}"
+    start plain-secondary "$secondary_bin"
     start small-master "$master_bin" --secondaries "$nobody,http://$address" --recovery-timeout-ms 0 \
         --max-log-bytes 24 --max-followers 0 --max-message-bytes 40 --wtimeout-ms 100
     check small-master "$address" "${form[@]}"
