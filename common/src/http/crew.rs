@@ -16,6 +16,10 @@ use log::{error, warn};
 /// How long a thread waits for a job before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a thread that has become idle lets others run before it sleeps: under load it has its
+/// next job by then, and need not be woken.
+const YIELDS: usize = 2;
+
 /// Idle threads that stay, however quiet it is.
 const KEPT: usize = 4;
 
@@ -148,6 +152,12 @@ fn wait<W: Work>(work: &Arc<W>, me: &Arc<Member<W::Job>>) -> Option<W::Job> {
             return Some(job);
         }
         state.idle.push(Arc::clone(me));
+    }
+    for _ in 0..YIELDS {
+        thread::yield_now();
+        if let Some(job) = take(&me.job) {
+            return Some(job);
+        }
     }
     let mut since = Instant::now();
     loop {

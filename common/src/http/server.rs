@@ -44,6 +44,15 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a reception waits for a request before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// To wake a thread that sleeps takes tens of microseconds, which with few clients is most of the
+/// time of a request. So a reception that waited no longer than this for the request before looks
+/// for the next one as often as this, letting others run in between, before it sleeps.
+const SOON: Duration = Duration::from_micros(300);
+const LOOKS: usize = 200;
+
+/// The same when it waited longer.
+const FEW_LOOKS: usize = 2;
+
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
 
@@ -158,6 +167,8 @@ struct ClosedConnection {
 pub(super) struct Reception {
     http: tiny_http::Server,
     number: usize,
+    /// How long it waited for the last request.
+    waited: Duration,
 }
 
 /// What a thread of the crew does.
@@ -249,7 +260,7 @@ impl Core {
         let http = started.map_err(|_| no_thread())?.map_err(io::Error::other)?;
         let number = self.receptions.fetch_add(1, SeqCst) + 1;
         self.accepting.store(descriptor, SeqCst);
-        let receive = Job::Receive(Box::new(Reception { http, number }));
+        let receive = Job::Receive(Box::new(Reception { http, number, waited: PATIENCE }));
         try_submit(self, receive).map_err(|_| no_thread())
     }
 
@@ -357,6 +368,25 @@ impl Core {
 }
 
 impl Reception {
+    /// The next request, if it comes before long.
+    fn next(&mut self) -> io::Result<Option<tiny_http::Request>> {
+        let start = Instant::now();
+        let next = self.look_and_wait();
+        self.waited = start.elapsed();
+        next
+    }
+
+    fn look_and_wait(&self) -> io::Result<Option<tiny_http::Request>> {
+        let looks = if self.waited < SOON { LOOKS } else { FEW_LOOKS };
+        for _ in 0..looks {
+            if let Some(request) = self.http.try_recv()? {
+                return Ok(Some(request));
+            }
+            thread::yield_now();
+        }
+        self.http.recv_timeout(PATIENCE)
+    }
+
     fn is_replaced(&self, core: &Core) -> bool {
         self.number < core.receptions.load(SeqCst)
     }
@@ -368,7 +398,7 @@ impl Core {
     fn receive(self: &Arc<Self>, mut reception: Box<Reception>) {
         let mut needed_at = Instant::now();
         while !self.over.load(SeqCst) {
-            let last = match reception.http.recv_timeout(PATIENCE) {
+            let last = match reception.next() {
                 Ok(Some(request)) => self.arrive_with_others(request, &reception),
                 Ok(None) => None,
                 Err(_) if self.stopping.load(SeqCst) => None,
