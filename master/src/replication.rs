@@ -261,9 +261,15 @@ impl Replication {
     pub fn save(&self, patience: Duration) {
         let Some(store) = &self.store else { return };
         let waited = self.unsaved.wait_timeout_while(self.lock(), patience, |s| !s.is_unsaved());
-        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         if !state.is_unsaved() {
             return;
+        }
+        // As before a call: those that are about to append share the sync.
+        for _ in 0..YIELDS {
+            drop(state);
+            thread::yield_now();
+            state = self.lock();
         }
         let batch = state.log.batch(state.lines.stored_seq().next(), TRANSACTION_BYTES);
         let epoch = state.lines.epoch();
