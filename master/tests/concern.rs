@@ -88,7 +88,8 @@ fn a_concern_that_is_not_satisfied_in_time_says_who_holds_the_entry() {
     assert_eq!(body["error"], "Write concern w=3 not satisfied");
     assert_eq!(body["acked_by"], json!([cluster.secondaries[0].url()]));
     assert!(answer.took >= Duration::from_millis(200), "{:?}", answer.took);
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    // Before that it may have waited for its master's recovery, on a busy machine; not for 60 s.
+    assert!(answer.took < SOON, "{:?}", answer.took);
     cluster.secondaries[1].restart();
     assert_eq!(cluster.wait_until_equal(SOON).0, ["late"]);
 }
@@ -137,9 +138,10 @@ fn many_blocked_clients_do_not_make_many_calls_or_threads() {
             let count = master.health()["count"].as_u64();
             if count == Some(100) { Ok(()) } else { Err(format!("{count:?}")) }
         });
-        // A connection's thread and a handler each; not one per secondary as well.
+        // A connection's thread and a handler each, and those of an idle node; one per secondary
+        // as well would make 400.
         let now = threads();
-        assert!(now < 100 * 2 + 60, "{now} threads for 100 blocked clients");
+        assert!(now < 100 * 3, "{now} threads for 100 blocked clients");
         assert_eq!(post(master, "free", json!(1)).status, 201);
     });
 }
