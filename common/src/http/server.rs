@@ -46,12 +46,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// To wake a thread that sleeps takes tens of microseconds, which with few clients is most of the
 /// time of a request. So a reception that waited no longer than this for the request before looks
-/// for the next one as often as this, letting others run in between, before it sleeps.
+/// for the next one as often as this, letting others run in between, before it sleeps. When more
+/// than so few requests are in progress it does not: others have better things to do then.
 const SOON: Duration = Duration::from_micros(300);
 const LOOKS: usize = 200;
-
-/// The same when it waited longer.
-const FEW_LOOKS: usize = 2;
+const FEW: usize = 2;
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
@@ -368,16 +367,16 @@ impl Core {
 }
 
 impl Reception {
-    /// The next request, if it comes before long.
-    fn next(&mut self) -> io::Result<Option<tiny_http::Request>> {
+    /// The next request, if it comes before long; `quiet` says that little else is going on.
+    fn next(&mut self, quiet: bool) -> io::Result<Option<tiny_http::Request>> {
         let start = Instant::now();
-        let next = self.look_and_wait();
+        let looks = if quiet && self.waited < SOON { LOOKS } else { 0 };
+        let next = self.look_and_wait(looks);
         self.waited = start.elapsed();
         next
     }
 
-    fn look_and_wait(&self) -> io::Result<Option<tiny_http::Request>> {
-        let looks = if self.waited < SOON { LOOKS } else { FEW_LOOKS };
+    fn look_and_wait(&self, looks: usize) -> io::Result<Option<tiny_http::Request>> {
         for _ in 0..looks {
             if let Some(request) = self.http.try_recv()? {
                 return Ok(Some(request));
@@ -398,7 +397,8 @@ impl Core {
     fn receive(self: &Arc<Self>, mut reception: Box<Reception>) {
         let mut needed_at = Instant::now();
         while !self.over.load(SeqCst) {
-            let last = match reception.next() {
+            let quiet = self.in_flight.count() <= FEW;
+            let last = match reception.next(quiet) {
                 Ok(Some(request)) => self.arrive_with_others(request, &reception),
                 Ok(None) => None,
                 Err(_) if self.stopping.load(SeqCst) => None,
