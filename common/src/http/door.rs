@@ -106,11 +106,15 @@ pub(super) fn listens(descriptor: RawFd, at: SocketAddr) -> bool {
 }
 
 impl Found {
-    /// A handle of our own, if the descriptors still are what they were.
+    /// A handle of our own, if one of the descriptors still is what it was: tiny_http may be closing
+    /// the other one just now.
     pub(super) fn handle(&self) -> Option<Handle> {
-        let first = *self.descriptors.first()?;
+        self.descriptors.iter().find_map(|descriptor| self.duplicate(*descriptor))
+    }
+
+    fn duplicate(&self, descriptor: RawFd) -> Option<Handle> {
         // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same socket.
-        let duplicate = unsafe { borrow(first) }.try_clone_to_owned().ok()?;
+        let duplicate = unsafe { borrow(descriptor) }.try_clone_to_owned().ok()?;
         let stream = TcpStream::from(duplicate);
         if stream.peer_addr().ok()? != self.seen.peer {
             return None;
@@ -240,6 +244,24 @@ mod tests {
         drop(server);
         assert!(!closed.is_held());
         assert!(found[0].handle().is_none(), "the number no longer stands for this connection");
+    }
+
+    #[test]
+    fn a_connection_is_had_by_whichever_of_its_descriptors_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        for closed_first in [true, false] {
+            let (one, other) = (server.try_clone().unwrap(), server.try_clone().unwrap());
+            let mut descriptors = vec![one.as_raw_fd(), other.as_raw_fd()];
+            if !closed_first {
+                descriptors.reverse();
+            }
+            drop(one);
+            let found = Found { seen: Seen { peer, bytes_read: None }, descriptors };
+            assert!(found.handle().is_some(), "the first was closed: {closed_first}");
+        }
     }
 
     #[test]
