@@ -486,6 +486,7 @@ mod tests {
             (r#"{"epoch":6,"seq":6,"prev_epoch":5,"msg":"f"}"#, "ok 6 of 6"),
             (r#"{"epoch":6,"seq":7,"prev_epoch":6,"entries":[]}"#, "ok 6 of 6"),
             (r#"{"epoch":6,"seq":0,"msg":"z"}"#, "malformed"),
+            (r#"{"epoch":6,"seq":7,"prev_epoch":6,"entry_epoch":7,"msg":"z"}"#, "malformed"),
             (r#"{"epoch":6,"seq":7}"#, "malformed"),
             (r#"{"epoch":6,"seq":7,"msg":"z","entries":[]}"#, "malformed"),
             (r#"{"entries":["z"]}"#, "malformed"),
