@@ -5,8 +5,8 @@ mod support;
 
 use std::io::{self, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -236,11 +236,17 @@ fn a_post_that_comes_later_does_not_wait_for_two_timeouts() {
 #[test]
 fn a_call_that_fails_fails_those_it_was_made_for_and_nobody_else() {
     // Goal: the secondary swallows the first call and is well after it. The POST whose call that
-    // was gets a 502; one that came while it was out goes on, and is acknowledged.
+    // was gets a 502, and does not wait for the next call, which carries its entry once more; one
+    // that came while the first was out goes on, and is acknowledged.
     let swallowed = AtomicBool::new(false);
+    let first_answered = Arc::new(AtomicBool::new(false));
+    let answered = Arc::clone(&first_answered);
     let fake = Fake::start(move |request, stream| match request.is_replicate() {
         false => healthy(request, 0, stream),
         true if swallowed.swap(true, SeqCst) => {
+            // An ack that came before the first POST is answered would make it a 201, truly.
+            let is_answered = || if answered.load(SeqCst) { Ok(()) } else { Err("not yet") };
+            wait_until("the first POST answered", SOON, is_answered);
             respond(stream, 200, &fake::ack(&request.json(), "a").to_string())
         }
         true => Ok(()),
@@ -249,7 +255,11 @@ fn a_call_that_fails_fails_those_it_was_made_for_and_nobody_else() {
     let master = Node::master(&[&fake.url()], &[("ACK_TIMEOUT_MS", "2400")]);
     let start = Instant::now();
     thread::scope(|scope| {
-        let first = scope.spawn(|| master.post_message("m1").status);
+        let first = scope.spawn(|| {
+            let answer = master.post_message("m1");
+            first_answered.store(true, SeqCst);
+            answer.status
+        });
         wait_until("half of the timeout over", SOON, || {
             let waited = start.elapsed();
             let calls = fake.received().iter().filter(|request| request.is_replicate()).count();
