@@ -256,21 +256,11 @@ impl Replication {
         self.begun.notify_all();
     }
 
-    /// Waits up to `patience` until something is not on the disk, and writes it there: everything
-    /// at once, however many requests wait for it.
+    /// Waits up to `patience` until something is to be written to the disk, and writes it:
+    /// everything at once, however many requests wait for it.
     pub fn save(&self, patience: Duration) {
         let Some(store) = &self.store else { return };
-        let waited = self.unsaved.wait_timeout_while(self.lock(), patience, |s| !s.is_unsaved());
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if !state.is_unsaved() {
-            return;
-        }
-        // As before a call: those that are about to append share the sync.
-        for _ in 0..YIELDS {
-            drop(state);
-            thread::yield_now();
-            state = self.lock();
-        }
+        let Some(state) = self.wait_for_unsaved(patience) else { return };
         let batch = state.log.batch(state.lines.stored_seq().next(), TRANSACTION_BYTES);
         let epoch = state.lines.epoch();
         drop(state);
@@ -284,6 +274,31 @@ impl Replication {
             Err(error) => state.fail_disk(error),
         }
         wake(state);
+    }
+
+    fn wait_for_unsaved(&self, patience: Duration) -> Option<MutexGuard<'_, State>> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let (now, save_at) = (Instant::now(), state.lines.save_at());
+            let until = match save_at {
+                Some(at) if at.is_none_or(|at| at <= now) => return Some(state),
+                None if deadline <= now => return None,
+                at => at.flatten().unwrap_or(deadline),
+            };
+            let waited = self.unsaved.wait_timeout(state, until - now);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Tells the thread that writes to the disk to look again: something has been appended, or has
+    /// left for a secondary.
+    fn hint_unsaved(&self, state: &State) {
+        let lines = &state.lines;
+        let is_first = lines.stored_seq().next() == lines.last_seq();
+        if self.store.is_some() && (is_first || lines.save_at() == Some(None)) {
+            self.unsaved.notify_one();
+        }
     }
 
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
@@ -307,9 +322,7 @@ impl Replication {
             timeline.appended(seq, w, lines.count(), start);
             self.bell.ring(lines.stored_seq());
         }
-        if self.store.is_some() {
-            self.unsaved.notify_one();
-        }
+        self.hint_unsaved(&state);
         thread::scope(|scope| {
             let (mut state, failures) = self.replicate(scope, state, place, concern, start);
             let written = self.outcome(&state, place, concern, duplicate, &failures);
@@ -357,6 +370,7 @@ impl Replication {
                 if own.is_some() {
                     state.waiters.calls_itself(place);
                 }
+                self.hint_unsaved(&state);
                 drop(state);
                 calls.into_iter().for_each(|call| self.make_on(scope, call));
                 if let Some(own) = own {
@@ -441,6 +455,7 @@ impl Replication {
         let Some(call) = lines.claim(line, last, false, log, now) else {
             return Err(lines.next_claim_at(line, last, false));
         };
+        self.hint_unsaved(&state);
         drop(state);
         self.make(&call);
         Ok(())
@@ -599,12 +614,6 @@ impl State {
             (Arc::clone(line.url()), status)
         };
         self.lines.iter().enumerate().map(status).collect()
-    }
-
-    /// Whether something is to be written to the disk.
-    fn is_unsaved(&self) -> bool {
-        let behind = self.lines.stored_seq() < self.lines.last_seq();
-        behind && self.lines.disk_failed().is_none()
     }
 
     /// Nothing is appended any more until the node is started again.

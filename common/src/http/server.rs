@@ -48,8 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// time of a request. So a reception that waited no longer than this for the request before looks
 /// for the next one as often as this, letting others run in between, before it sleeps. When more
 /// than so few requests are in progress it does not: others have better things to do then.
-const SOON: Duration = Duration::from_micros(300);
-const LOOKS: usize = 200;
+const SOON: Duration = Duration::from_millis(1);
+const LOOKS: usize = 500;
 const FEW: usize = 2;
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use common::entries::{Epoch, Log, Seq};
 use common::wire::{Position, replicate_body};
 
-use super::{Call, Found, LineId, SPACING, Verdict, WINDOW};
+use super::{Call, Found, Gather, LineId, SPACING, Verdict, WINDOW};
 use crate::health::{Health, Status, Thresholds, backoff};
 
 /// How much a secondary can do.
@@ -25,6 +25,8 @@ struct InFlight {
     number: u64,
     first: Seq,
     last: Seq,
+    /// It carries all that there was.
+    is_whole: bool,
     since: Instant,
     /// A later call has arrived there, and this one has not.
     lost: bool,
@@ -42,6 +44,8 @@ pub struct Line {
     acked: Seq,
     /// Those in flight, oldest first.
     calls: Vec<InFlight>,
+    /// If it waits for full batches.
+    gather: Option<Gather>,
     calls_made: u64,
     /// Which process answers there, and the number of the first call that it answered.
     instance: Option<(String, u64)>,
@@ -64,6 +68,7 @@ impl Line {
             kind: Kind::Unknown,
             acked: Seq::NONE,
             calls: Vec::new(),
+            gather: None,
             calls_made: 0,
             instance: None,
             last_error: None,
@@ -73,6 +78,11 @@ impl Line {
             retry_at: None,
             behind_since: None,
         }
+    }
+
+    /// It waits for full batches from now on.
+    pub(super) fn gather(&mut self) {
+        self.gather = Some(Gather::new(Instant::now()));
     }
 
     /// Its base URL.
@@ -115,7 +125,10 @@ impl Line {
     }
 
     /// The master has appended an entry.
-    pub(super) fn appended(&mut self, now: Instant) {
+    pub(super) fn appended(&mut self, seq: Seq, now: Instant) {
+        if let Some(gather) = &mut self.gather {
+            gather.appended(seq, now);
+        }
         self.behind_since.get_or_insert(now);
     }
 
@@ -169,19 +182,19 @@ impl Line {
         self.retry_at.is_some()
     }
 
-    /// When the next call may start: `None` for not before one in flight has been answered.
-    /// `Some(None)` is now.
-    pub(super) fn free_at(&self, urgent: bool) -> Option<Option<Instant>> {
-        let spaced = self.spaced_at()?;
+    /// When the next call may start if the log ends with `end`: `None` for not before one in flight
+    /// has been answered. `Some(None)` is now.
+    pub(super) fn free_at(&self, urgent: bool, end: Seq) -> Option<Option<Instant>> {
+        let spaced = self.spaced_at(end)?;
         Some(if urgent { spaced } else { spaced.max(self.retry_at) })
     }
 
-    fn spaced_at(&self) -> Option<Option<Instant>> {
+    fn spaced_at(&self, end: Seq) -> Option<Option<Instant>> {
         if self.calls.len() >= WINDOW {
             return None;
         }
         match self.on_their_way().next_back() {
-            None => Some(None),
+            None => Some(self.gathers_until(end)),
             Some(_) if self.kind != Kind::Numbering => None,
             Some(latest) => {
                 let count = u32::try_from(self.calls.len()).expect("at most WINDOW calls");
@@ -190,8 +203,16 @@ impl Line {
         }
     }
 
-    pub(super) fn is_free(&self, urgent: bool, now: Instant) -> bool {
-        self.free_at(urgent).is_some_and(|at| at.is_none_or(|at| at <= now))
+    /// Until when it waits for a fuller batch, if it does.
+    pub(super) fn gathers_until(&self, end: Seq) -> Option<Instant> {
+        if self.on_their_way().next().is_some() || self.is_paused() {
+            return None;
+        }
+        self.gather.as_ref()?.until(end, self.behind_since?)
+    }
+
+    pub(super) fn is_free(&self, urgent: bool, end: Seq, now: Instant) -> bool {
+        self.free_at(urgent, end).is_some_and(|at| at.is_none_or(|at| at <= now))
     }
 
     /// Begins the call of this number: it carries what is not covered yet.
@@ -208,7 +229,8 @@ impl Line {
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
         let (body, last) = replicate_body(log, epoch, self.acked, first, until);
         self.calls_made += 1;
-        self.calls.push(InFlight { number, first, last, since: now, lost: false });
+        let is_whole = last == log.last_seq();
+        self.calls.push(InFlight { number, first, last, is_whole, since: now, lost: false });
         let (acked, instance) = (self.acked, self.instance.as_ref().map(|(_, since)| *since));
         Call { line: id, first, last, body, number, acked, instance }
     }
@@ -225,8 +247,16 @@ impl Line {
         now: Instant,
         random: u64,
     ) -> Result<(), String> {
-        self.calls.retain(|in_flight| in_flight.number != call.number);
+        let found = self.calls.iter().position(|in_flight| in_flight.number == call.number);
+        let over = found.map(|index| self.calls.remove(index));
         let settled = self.weigh(call, verdict, log, now);
+        if let (Some(gather), Some(over)) = (&mut self.gather, over) {
+            // The next try, or the next piece of a long way to catch up, waits for nobody.
+            let is_round = over.is_whole && settled.is_ok();
+            let count = if is_round { over.last.0 + 1 - over.first.0 } else { 0 };
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            gather.batch_over(count, now - over.since, log.last_seq(), now);
+        }
         match &settled {
             Ok(()) => {
                 self.last_error = None;

@@ -13,6 +13,9 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
+//! A master with a disk waits a little for full batches (`gather.rs`), and its own disk is written
+//! when the first of them leaves.
+//!
 //! # Failures
 //!
 //! After a failure a line is left alone for a while that doubles with each further one, however
@@ -28,6 +31,7 @@
 //! A secondary says in every answer which process it is. When that changes, whatever the former
 //! one acknowledged is forgotten, and late answers of the former one no longer count.
 
+mod gather;
 mod line;
 mod verdict;
 
@@ -39,6 +43,8 @@ use common::wire::Position;
 
 use crate::concern;
 use crate::health::{Status, Thresholds};
+
+use gather::Gather;
 
 pub use line::Line;
 pub use verdict::Verdict;
@@ -138,6 +144,7 @@ impl Lines {
     /// The log is kept on a disk, which holds it up to this entry.
     pub fn keep_on_disk(&mut self, stored: Seq) {
         (self.has_disk, self.last, self.stored) = (true, stored, stored);
+        self.lines.iter_mut().for_each(Line::gather);
     }
 
     /// Begins the reign of this epoch, over a log that ends with this entry; `found` says what was
@@ -160,8 +167,19 @@ impl Lines {
         if !self.has_disk {
             self.stored = seq;
         }
-        self.lines.iter_mut().for_each(|line| line.appended(now));
+        self.lines.iter_mut().for_each(|line| line.appended(seq, now));
         self.commit();
+    }
+
+    /// When what is not yet on the master's disk should be written: `None` when there is nothing,
+    /// or it has failed. `Some(None)` is now.
+    pub fn save_at(&self) -> Option<Option<Instant>> {
+        if self.stored >= self.last || self.disk_failed.is_some() {
+            return None;
+        }
+        let has_left = self.lines.iter().any(|line| line.covered() > self.stored);
+        let gathered = self.lines.iter().filter_map(|line| line.gathers_until(self.last));
+        Some(if has_left { None } else { gathered.min() })
     }
 
     /// Everything up to and including this entry is on the master's disk.
@@ -264,7 +282,7 @@ impl Lines {
         // Before its reign begins a master calls nobody: it may have no right to.
         let reigns = self.epoch > Epoch::default();
         let line = &self.lines[line];
-        reigns && line.covered() < seq && line.is_free(urgent, now)
+        reigns && line.covered() < seq && line.is_free(urgent, self.last, now)
     }
 
     /// Whether a call that this secondary gets twice is stored once.
@@ -286,7 +304,7 @@ impl Lines {
     /// time.
     pub fn next_claim_at(&self, line: LineId, seq: Seq, urgent: bool) -> Option<Instant> {
         let line = &self.lines[line];
-        if line.covered() < seq { line.free_at(urgent)? } else { None }
+        if line.covered() < seq { line.free_at(urgent, self.last)? } else { None }
     }
 
     /// Claims the line, if it is free and lacks this entry: the call must then be made and settled.

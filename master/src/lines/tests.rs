@@ -4,7 +4,8 @@
 //! needs entry 8; `ok 1 5` settles the oldest call with an ack of the instance 1 that holds 5
 //! entries; `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is what a
 //! heartbeat's answer says; `heard` and `silence` are whether there was one; `retry 8` is a claim
-//! that respects the pause after a failure; `wait 5` lets 5 ms go by. The right column is what came of it.
+//! that respects the pause after a failure; `wait 5` lets 5 ms go by; `save?` asks when the master's
+//! disk should be written, and `save 4` is that it holds 4 entries. The right column is what came of it.
 
 use super::*;
 use common::client::Answer;
@@ -84,6 +85,15 @@ impl Script {
                     Err(error) => error,
                 }
             }
+            "save?" => match self.lines.save_at() {
+                None => "nothing".into(),
+                Some(None) => "now".into(),
+                Some(Some(at)) => format!("in {:?}", at - self.now),
+            },
+            "save" => {
+                self.lines.store(Seq(number(1)));
+                format!("stored {}", self.lines.stored_seq())
+            }
             "newest_first" => {
                 self.calls.reverse();
                 "swapped".into()
@@ -98,7 +108,27 @@ impl Script {
 }
 
 fn play(script: &str) {
+    play_in(Script::new(), script);
+}
+
+/// Plays it after two batches of eight whose clients came back in 1 ms: it pays to wait for them.
+fn play_on_disk(script: &str) {
     let mut world = Script::new();
+    world.lines.keep_on_disk(Seq::NONE);
+    let batches = "beat 1 0 => acked 0
+         append 8 => last 8
+         claim 8  => call 1..8
+         wait 3   => later
+         ok 1 8   => acked 8
+         save 8   => stored 8
+         wait 1   => later
+         append 8 => last 16
+         claim 16 => call 9..16
+         wait 3   => later";
+    play_in(world, &format!("{batches}\n{script}"));
+}
+
+fn play_in(mut world: Script, script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (step, expected) = line.split_once("=>").expect("a step and what comes of it");
         let came = world.step(step.trim());
@@ -338,6 +368,147 @@ fn a_restarted_secondary_is_called_at_once() {
 }
 
 #[test]
+fn with_a_disk_a_batch_waits_for_those_who_were_answered_by_the_last() {
+    // Eight are answered, and two are waiting already: ten are expected.
+    play_on_disk(
+        "append 2 => last 18
+         ok 1 16  => acked 16
+         claim 18 => not now
+         append 7 => last 25
+         claim 25 => not now
+         append 1 => last 26
+         claim 26 => call 17..26",
+    );
+}
+
+#[test]
+fn with_a_disk_a_batch_waits_in_vain_for_twice_what_they_took_the_last_time() {
+    play_on_disk(
+        "ok 1 16  => acked 16
+         wait 9   => later
+         append 1 => last 17
+         wait 1   => later
+         claim 17 => not now
+         wait 1   => later
+         claim 17 => call 17..17
+         wait 9   => later
+         ok 1 17  => acked 17
+         append 1 => last 18
+         claim 18 => call 18..18",
+    );
+}
+
+#[test]
+fn with_a_disk_a_batch_waits_for_five_milliseconds_at_most() {
+    play_on_disk(
+        "ok 1 16   => acked 16
+         wait 3    => later
+         append 8  => last 24
+         claim 24  => call 17..24
+         wait 1500 => later
+         ok 1 24   => acked 24
+         append 1  => last 25
+         wait 4    => later
+         claim 25  => not now
+         wait 1    => later
+         claim 25  => call 25..25",
+    );
+}
+
+#[test]
+fn with_a_disk_those_who_take_their_time_are_not_waited_for() {
+    // Eight in 3 ms, which a batch takes, are 16 in 6: in 5 ms eight are too few.
+    play_on_disk(
+        "ok 1 16  => acked 16
+         append 1 => last 17
+         claim 17 => not now
+         wait 5   => later
+         append 7 => last 24
+         claim 24 => call 17..24
+         ok 1 24  => acked 24
+         append 1 => last 25
+         claim 25 => call 25..25",
+    );
+}
+
+#[test]
+fn with_a_disk_nothing_is_waited_for_after_a_failure() {
+    play_on_disk(
+        "fail     => failed 9..16: no answer
+         append 1 => last 17
+         claim 17 => call 9..17",
+    );
+}
+
+#[test]
+fn without_a_disk_nothing_is_waited_for() {
+    play(
+        "beat 1 0 => acked 0
+         append 8 => last 8
+         claim 8  => call 1..8
+         wait 3   => later
+         ok 1 8   => acked 8
+         append 8 => last 16
+         claim 16 => call 9..16
+         ok 1 16  => acked 16
+         append 1 => last 17
+         claim 17 => call 17..17",
+    );
+}
+
+#[test]
+fn a_piece_of_a_long_way_to_catch_up_waits_for_nobody() {
+    let mut world = Script::new();
+    world.lines.keep_on_disk(Seq::NONE);
+    let append = |world: &mut Script, message: &str, count: usize| {
+        for _ in 0..count {
+            let seq = world.log.append(REIGN, &Message::new(message).into());
+            world.lines.appended(seq, world.now);
+        }
+    };
+    let large = "m".repeat(1 << 20);
+    // Two batches after which it pays to wait.
+    for step in ["beat 1 0", "append 8", "claim 8", "wait 3", "ok 1 8", "append 8"] {
+        world.step(step);
+    }
+    append(&mut world, &large, 8);
+    let call = world.step("claim 24");
+    let held: u64 = call.strip_prefix("call 9..").expect("the first piece").parse().unwrap();
+    assert!(held < 24, "8 MiB in one call");
+    for step in ["wait 3", &format!("ok 1 {held}")] {
+        world.step(step);
+    }
+    assert_ne!(world.step("claim 24"), "not now");
+}
+
+#[test]
+fn the_masters_disk_is_written_when_a_batch_leaves() {
+    play_on_disk(
+        "save 16  => stored 16
+         ok 1 16  => acked 16
+         save?    => nothing
+         append 1 => last 17
+         save?    => in 2ms
+         wait 1   => later
+         save?    => in 1ms
+         append 7 => last 24
+         save?    => now
+         save 24  => stored 24
+         claim 24 => call 17..24
+         append 1 => last 25
+         save?    => now
+         save 25  => stored 25
+         ok 1 24  => acked 24
+         append 1 => last 26
+         save?    => in 2ms
+         claim 26 => not now
+         wait 2   => later
+         claim 26 => call 25..26
+         save?    => now",
+    );
+}
+
+#[test]
 fn what_is_not_on_the_masters_disk_does_not_count_for_a_quorum() {
     let mut world = Script::new();
     world.lines.keep_on_disk(Seq::NONE);
@@ -345,9 +516,9 @@ fn what_is_not_on_the_masters_disk_does_not_count_for_a_quorum() {
         world.step(step);
     }
     assert_eq!(world.lines.committed_seq(), Seq(0), "one of two nodes has it on its disk");
-    world.lines.store(Seq(2));
+    world.step("save 2");
     assert_eq!(world.lines.committed_seq(), Seq(2));
-    world.lines.store(Seq(3));
+    world.step("save 3");
     assert_eq!(world.lines.committed_seq(), Seq(3));
 }
 
