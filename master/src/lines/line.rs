@@ -125,9 +125,9 @@ impl Line {
     }
 
     /// The master has appended an entry.
-    pub(super) fn appended(&mut self, seq: Seq, now: Instant) {
+    pub(super) fn appended(&mut self, now: Instant) {
         if let Some(gather) = &mut self.gather {
-            gather.appended(seq, now);
+            gather.appended(now);
         }
         self.behind_since.get_or_insert(now);
     }
@@ -182,19 +182,19 @@ impl Line {
         self.retry_at.is_some()
     }
 
-    /// When the next call may start if the log ends with `end`: `None` for not before one in flight
-    /// has been answered. `Some(None)` is now.
-    pub(super) fn free_at(&self, urgent: bool, end: Seq) -> Option<Option<Instant>> {
-        let spaced = self.spaced_at(end)?;
+    /// When the next call may start: `None` for not before one in flight has been answered.
+    /// `Some(None)` is now.
+    pub(super) fn free_at(&self, urgent: bool) -> Option<Option<Instant>> {
+        let spaced = self.spaced_at()?;
         Some(if urgent { spaced } else { spaced.max(self.retry_at) })
     }
 
-    fn spaced_at(&self, end: Seq) -> Option<Option<Instant>> {
+    fn spaced_at(&self) -> Option<Option<Instant>> {
         if self.calls.len() >= WINDOW {
             return None;
         }
         match self.on_their_way().next_back() {
-            None => Some(self.gathers_until(end)),
+            None => Some(None),
             Some(_) if self.kind != Kind::Numbering => None,
             Some(latest) => {
                 let count = u32::try_from(self.calls.len()).expect("at most WINDOW calls");
@@ -203,16 +203,12 @@ impl Line {
         }
     }
 
-    /// Until when it waits for a fuller batch, if it does.
+    /// Until when it waits for a fuller batch, if it does; the log ends with `end`.
     pub(super) fn gathers_until(&self, end: Seq) -> Option<Instant> {
         if self.on_their_way().next().is_some() || self.is_paused() {
             return None;
         }
         self.gather.as_ref()?.until(end, self.behind_since?)
-    }
-
-    pub(super) fn is_free(&self, urgent: bool, end: Seq, now: Instant) -> bool {
-        self.free_at(urgent, end).is_some_and(|at| at.is_none_or(|at| at <= now))
     }
 
     /// Begins the call of this number: it carries what is not covered yet.
@@ -251,9 +247,8 @@ impl Line {
         let over = found.map(|index| self.calls.remove(index));
         let settled = self.weigh(call, verdict, log, now);
         if let (Some(gather), Some(over)) = (&mut self.gather, over) {
-            // The next try, or the next piece of a long way to catch up, waits for nobody.
-            let is_round = over.is_whole && settled.is_ok();
-            let count = if is_round { over.last.0 + 1 - over.first.0 } else { 0 };
+            // The next piece of a long way to catch up waits for nobody.
+            let count = if over.is_whole { over.last.0 + 1 - over.first.0 } else { 0 };
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             gather.batch_over(count, now - over.since, log.last_seq(), now);
         }

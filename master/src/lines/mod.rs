@@ -167,7 +167,7 @@ impl Lines {
         if !self.has_disk {
             self.stored = seq;
         }
-        self.lines.iter_mut().for_each(|line| line.appended(seq, now));
+        self.lines.iter_mut().for_each(|line| line.appended(now));
         self.commit();
     }
 
@@ -177,9 +177,8 @@ impl Lines {
         if self.stored >= self.last || self.disk_failed.is_some() {
             return None;
         }
-        let has_left = self.lines.iter().any(|line| line.covered() > self.stored);
-        let gathered = self.lines.iter().filter_map(|line| line.gathers_until(self.last));
-        Some(if has_left { None } else { gathered.min() })
+        let gathers_until = (0..self.count()).filter_map(|line| self.gathers_until(line)).min();
+        Some(gathers_until.filter(|_| self.left() <= self.stored))
     }
 
     /// Everything up to and including this entry is on the master's disk.
@@ -281,8 +280,8 @@ impl Lines {
     pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
         // Before its reign begins a master calls nobody: it may have no right to.
         let reigns = self.epoch > Epoch::default();
-        let line = &self.lines[line];
-        reigns && line.covered() < seq && line.is_free(urgent, self.last, now)
+        let is_free = || self.free_at(line, urgent).is_some_and(|at| at.is_none_or(|at| at <= now));
+        reigns && self.covered(line) < seq && is_free()
     }
 
     /// Whether a call that this secondary gets twice is stored once.
@@ -303,8 +302,26 @@ impl Lines {
     /// When a call that carries this entry may start, if the line lacks it and it is a matter of
     /// time.
     pub fn next_claim_at(&self, line: LineId, seq: Seq, urgent: bool) -> Option<Instant> {
+        if self.covered(line) < seq { self.free_at(line, urgent)? } else { None }
+    }
+
+    /// When the next call to this secondary may start: `None` for not before one in flight has been
+    /// answered. `Some(None)` is now.
+    fn free_at(&self, line: LineId, urgent: bool) -> Option<Option<Instant>> {
+        Some(self.lines[line].free_at(urgent)?.max(self.gathers_until(line)))
+    }
+
+    /// Until when the line waits for a fuller batch, if it does. Lines leave together: what one
+    /// node is getting does not wait at another. Otherwise each might carry full batches, and every
+    /// client wait for a part of the way of both.
+    fn gathers_until(&self, line: LineId) -> Option<Instant> {
         let line = &self.lines[line];
-        if line.covered() < seq { line.free_at(urgent, self.last)? } else { None }
+        if self.left() > line.covered() { None } else { line.gathers_until(self.last) }
+    }
+
+    /// The last entry that has left for a secondary.
+    fn left(&self) -> Seq {
+        self.lines.iter().map(Line::covered).max().unwrap_or_default()
     }
 
     /// Claims the line, if it is free and lacks this entry: the call must then be made and settled.

@@ -111,9 +111,13 @@ fn play(script: &str) {
     play_in(Script::new(), script);
 }
 
-/// Plays it after two batches of eight whose clients came back in 1 ms: it pays to wait for them.
+/// Plays it while a batch of eight is out, whose clients came back in 1 ms after the one before:
+/// it pays to wait for them.
 fn play_on_disk(script: &str) {
-    let mut world = Script::new();
+    play_on_disk_in(Script::new(), script);
+}
+
+fn play_on_disk_in(mut world: Script, script: &str) -> Script {
     world.lines.keep_on_disk(Seq::NONE);
     let batches = "beat 1 0 => acked 0
          append 8 => last 8
@@ -125,15 +129,16 @@ fn play_on_disk(script: &str) {
          append 8 => last 16
          claim 16 => call 9..16
          wait 3   => later";
-    play_in(world, &format!("{batches}\n{script}"));
+    play_in(world, &format!("{batches}\n{script}"))
 }
 
-fn play_in(mut world: Script, script: &str) {
+fn play_in(mut world: Script, script: &str) -> Script {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (step, expected) = line.split_once("=>").expect("a step and what comes of it");
         let came = world.step(step.trim());
         assert_eq!(came, expected.trim(), "at {line:?} in:\n{script}");
     }
+    world
 }
 
 #[test]
@@ -382,7 +387,7 @@ fn with_a_disk_a_batch_waits_for_those_who_were_answered_by_the_last() {
 }
 
 #[test]
-fn with_a_disk_a_batch_waits_in_vain_for_twice_what_they_took_the_last_time() {
+fn with_a_disk_a_batch_waits_in_vain_for_twice_what_they_took_before() {
     play_on_disk(
         "ok 1 16  => acked 16
          wait 9   => later
@@ -417,7 +422,7 @@ fn with_a_disk_a_batch_waits_for_five_milliseconds_at_most() {
 
 #[test]
 fn with_a_disk_those_who_take_their_time_are_not_waited_for() {
-    // Eight in 3 ms, which a batch takes, are 16 in 6: in 5 ms eight are too few.
+    // A batch takes 3 ms, and in that time less than six come.
     play_on_disk(
         "ok 1 16  => acked 16
          append 1 => last 17
@@ -425,6 +430,7 @@ fn with_a_disk_those_who_take_their_time_are_not_waited_for() {
          wait 5   => later
          append 7 => last 24
          claim 24 => call 17..24
+         wait 3   => later
          ok 1 24  => acked 24
          append 1 => last 25
          claim 25 => call 25..25",
@@ -468,7 +474,7 @@ fn a_piece_of_a_long_way_to_catch_up_waits_for_nobody() {
     };
     let large = "m".repeat(1 << 20);
     // Two batches after which it pays to wait.
-    for step in ["beat 1 0", "append 8", "claim 8", "wait 3", "ok 1 8", "append 8"] {
+    for step in ["beat 1 0", "append 8", "claim 8", "wait 3", "ok 1 8", "wait 1", "append 8"] {
         world.step(step);
     }
     append(&mut world, &large, 8);
@@ -495,17 +501,48 @@ fn the_masters_disk_is_written_when_a_batch_leaves() {
          save?    => now
          save 24  => stored 24
          claim 24 => call 17..24
+         wait 3   => later
          append 1 => last 25
          save?    => now
          save 25  => stored 25
          ok 1 24  => acked 24
          append 1 => last 26
-         save?    => in 2ms
+         save?    => in 5ms
          claim 26 => not now
-         wait 2   => later
+         wait 5   => later
          claim 26 => call 25..26
          save?    => now",
     );
+}
+
+#[test]
+fn what_is_elsewhere_already_does_not_wait_to_be_written_to_the_masters_disk() {
+    play_on_disk(
+        "ok 1 16  => acked 16
+         append 1 => last 17
+         claim 17 => not now
+         save?    => now
+         save 17  => stored 17
+         append 1 => last 18
+         save?    => in 2ms",
+    );
+}
+
+#[test]
+fn what_has_left_for_one_secondary_does_not_wait_at_another() {
+    let mut world = Script::new();
+    let urls = ["http://a".to_string(), "http://b".to_string()];
+    world.lines = Lines::new(&urls, Thresholds { suspected_after: 2, unhealthy_after: 4 });
+    world.lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing; 2]);
+    let mut world = play_on_disk_in(world, "ok 1 16 => acked 16");
+    world.step("save 16");
+    world.step("append 1");
+    assert_eq!([world.step("claim 17"), world.step("save?")], ["not now", "in 2ms"]);
+    let (number, level) = (world.lines.next_number(), world.position(2, 16));
+    world.lines.observe(1, number, &level, &world.log, world.now).unwrap();
+    let other = world.lines.claim(1, Seq(17), true, &world.log, world.now);
+    assert_eq!(other.map(|call| (call.first, call.last)), Some((Seq(17), Seq(17))));
+    assert_eq!([world.step("save?"), world.step("claim 17")], ["now", "call 17..17"]);
 }
 
 #[test]
