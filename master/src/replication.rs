@@ -432,7 +432,8 @@ impl Replication {
         let mut state = self.lock();
         let State { log, lines, waiters, timeline, .. } = &mut *state;
         let was_failing = lines.last_error(call.line);
-        let failure = lines.settle(call, verdict, log, now, random());
+        let awaited = waiters.count_waiting(call, lines);
+        let failure = lines.settle(call, verdict, awaited, log, now, random());
         self.metrics.called(call.line, call.last.0 + 1 - call.first.0, failure.is_none());
         if let Some(failure) = failure {
             waiters.note_failure(&failure, now);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use common::entries::Seq;
 
 use crate::concern::Concern;
-use crate::lines::{Failure, Line, LineId, Lines};
+use crate::lines::{Call, Failure, Line, LineId, Lines};
 
 /// One waiting request.
 #[derive(Debug)]
@@ -116,6 +116,15 @@ impl<T: Clone> Waiters<T> {
     /// The request goes; returns why each line failed it.
     pub fn remove(&mut self, place: Place) -> Vec<(LineId, String)> {
         self.by_place.remove(&place).map(|waiter| waiter.failures).unwrap_or_default()
+    }
+
+    /// How many requests wait for an entry on this call, and are not decided yet.
+    pub fn count_waiting(&self, call: &Call, lines: &Lines) -> u32 {
+        let carried = Place::before(call.first)..Place::before(call.last.next());
+        let waiting = |(place, waiter): &(&Place, &Waiter<T>)| {
+            waiter.standing(place.seq, lines) == Standing::Pending
+        };
+        u32::try_from(self.by_place.range(carried).filter(waiting).count()).unwrap_or(u32::MAX)
     }
 
     /// How it stands for a request. It is looking now, so it can be woken again.
@@ -310,7 +319,9 @@ mod tests {
         }
 
         fn settle(&mut self, call: &Call, verdict: Verdict) -> Vec<u64> {
-            if let Some(failure) = self.lines.settle(call, verdict, &self.log, self.now, 0) {
+            let awaited = self.waiters.count_waiting(call, &self.lines);
+            let settled = self.lines.settle(call, verdict, awaited, &self.log, self.now, 0);
+            if let Some(failure) = settled {
                 self.waiters.note_failure(&failure, self.now);
             }
             self.waiters.choose_woken(&self.lines, self.now)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use common::entries::{Epoch, Log, Seq};
 use common::wire::{Position, replicate_body};
 
-use super::{Call, Found, Gather, LineId, SPACING, Verdict, WINDOW};
+use super::{Call, Found, LineId, SPACING, Verdict, WINDOW};
 use crate::health::{Health, Status, Thresholds, backoff};
 
 /// How much a secondary can do.
@@ -25,8 +25,6 @@ struct InFlight {
     number: u64,
     first: Seq,
     last: Seq,
-    /// It carries all that there was.
-    is_whole: bool,
     since: Instant,
     /// A later call has arrived there, and this one has not.
     lost: bool,
@@ -44,8 +42,6 @@ pub struct Line {
     acked: Seq,
     /// Those in flight, oldest first.
     calls: Vec<InFlight>,
-    /// If it waits for full batches.
-    gather: Option<Gather>,
     calls_made: u64,
     /// Which process answers there, and the number of the first call that it answered.
     instance: Option<(String, u64)>,
@@ -68,7 +64,6 @@ impl Line {
             kind: Kind::Unknown,
             acked: Seq::NONE,
             calls: Vec::new(),
-            gather: None,
             calls_made: 0,
             instance: None,
             last_error: None,
@@ -78,11 +73,6 @@ impl Line {
             retry_at: None,
             behind_since: None,
         }
-    }
-
-    /// It waits for full batches from now on.
-    pub(super) fn gather(&mut self) {
-        self.gather = Some(Gather::new(Instant::now()));
     }
 
     /// Its base URL.
@@ -126,9 +116,6 @@ impl Line {
 
     /// The master has appended an entry.
     pub(super) fn appended(&mut self, now: Instant) {
-        if let Some(gather) = &mut self.gather {
-            gather.appended(now);
-        }
         self.behind_since.get_or_insert(now);
     }
 
@@ -203,12 +190,10 @@ impl Line {
         }
     }
 
-    /// Until when it waits for a fuller batch, if it does; the log ends with `end`.
-    pub(super) fn gathers_until(&self, end: Seq) -> Option<Instant> {
-        if self.on_their_way().next().is_some() || self.is_paused() {
-            return None;
-        }
-        self.gather.as_ref()?.until(end, self.behind_since?)
+    /// Since when it has lacked something that it could be called for at once.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        let is_free = self.on_their_way().next().is_none() && !self.is_paused();
+        self.behind_since.filter(|_| is_free)
     }
 
     /// Begins the call of this number: it carries what is not covered yet.
@@ -225,10 +210,10 @@ impl Line {
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
         let (body, last) = replicate_body(log, epoch, self.acked, first, until);
         self.calls_made += 1;
-        let is_whole = last == log.last_seq();
-        self.calls.push(InFlight { number, first, last, is_whole, since: now, lost: false });
+        self.calls.push(InFlight { number, first, last, since: now, lost: false });
         let (acked, instance) = (self.acked, self.instance.as_ref().map(|(_, since)| *since));
-        Call { line: id, first, last, body, number, acked, instance }
+        let is_whole = last == log.last_seq();
+        Call { line: id, first, last, body, number, since: now, is_whole, acked, instance }
     }
 
     /// The call is over. Takes note of what it means.
@@ -243,15 +228,8 @@ impl Line {
         now: Instant,
         random: u64,
     ) -> Result<(), String> {
-        let found = self.calls.iter().position(|in_flight| in_flight.number == call.number);
-        let over = found.map(|index| self.calls.remove(index));
+        self.calls.retain(|in_flight| in_flight.number != call.number);
         let settled = self.weigh(call, verdict, log, now);
-        if let (Some(gather), Some(over)) = (&mut self.gather, over) {
-            // The next piece of a long way to catch up waits for nobody.
-            let count = if over.is_whole { over.last.0 + 1 - over.first.0 } else { 0 };
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            gather.batch_over(count, now - over.since, log.last_seq(), now);
-        }
         match &settled {
             Ok(()) => {
                 self.last_error = None;

@@ -70,6 +70,9 @@ pub struct Call {
     /// What to post to `/replicate`.
     pub body: Vec<u8>,
     number: u64,
+    since: Instant,
+    /// It carries all that there was.
+    is_whole: bool,
     /// What was acknowledged when it was claimed, and by which process: the number that goes with
     /// its name.
     acked: Seq,
@@ -119,6 +122,8 @@ pub struct Lines {
     /// How many nodes are a quorum, the master included.
     quorum: usize,
     thresholds: Thresholds,
+    /// If batches are to be full.
+    gather: Option<Gather>,
     /// A greater epoch that a secondary has heard of: this master's reign is over.
     fenced_by: Option<Epoch>,
 }
@@ -137,6 +142,7 @@ impl Lines {
             committed: Seq::NONE,
             quorum: concern::majority(urls.len() + 1),
             thresholds,
+            gather: None,
             fenced_by: None,
         }
     }
@@ -144,7 +150,7 @@ impl Lines {
     /// The log is kept on a disk, which holds it up to this entry.
     pub fn keep_on_disk(&mut self, stored: Seq) {
         (self.has_disk, self.last, self.stored) = (true, stored, stored);
-        self.lines.iter_mut().for_each(Line::gather);
+        self.gather = Some(Gather::new(Instant::now()));
     }
 
     /// Begins the reign of this epoch, over a log that ends with this entry; `found` says what was
@@ -168,6 +174,9 @@ impl Lines {
             self.stored = seq;
         }
         self.lines.iter_mut().for_each(|line| line.appended(now));
+        if let Some(gather) = &mut self.gather {
+            gather.appended(now);
+        }
         self.commit();
     }
 
@@ -315,8 +324,9 @@ impl Lines {
     /// node is getting does not wait at another. Otherwise each might carry full batches, and every
     /// client wait for a part of the way of both.
     fn gathers_until(&self, line: LineId) -> Option<Instant> {
-        let line = &self.lines[line];
-        if self.left() > line.covered() { None } else { line.gathers_until(self.last) }
+        let waits_since = self.lines[line].waits_since()?;
+        let leads = self.left() <= self.covered(line);
+        self.gather.as_ref().filter(|_| leads)?.until(self.last, waits_since)
     }
 
     /// The last entry that has left for a secondary.
@@ -341,12 +351,13 @@ impl Lines {
         Some(self.lines[id].call(id, number, epoch, log, now))
     }
 
-    /// Settles a call that was claimed: `Some` if the entries were not taken. `random` spreads the
-    /// pause before the next try.
+    /// Settles a call that was claimed, on which so many requests wait for their entry: `Some` if
+    /// the entries were not taken. `random` spreads the pause before the next try.
     pub fn settle(
         &mut self,
         call: &Call,
         verdict: Verdict,
+        awaited: u32,
         log: &Log,
         now: Instant,
         random: u64,
@@ -359,6 +370,10 @@ impl Lines {
             _ => {}
         }
         let settled = self.lines[call.line].settle(call, verdict, log, now, random);
+        // The next piece of a long way to catch up waits for nobody.
+        if let Some(gather) = self.gather.as_mut().filter(|_| call.is_whole && awaited > 0) {
+            gather.batch_over(awaited, now - call.since, self.last, now);
+        }
         self.commit();
         let Call { line, first, last, number, .. } = *call;
         settled.err().map(|detail| Failure { line, first, last, call: number, detail })

@@ -35,7 +35,8 @@ impl Script {
 
     fn settle(&mut self, verdict: Verdict) -> String {
         let call = self.calls.remove(0);
-        match self.lines.settle(&call, verdict, &self.log, self.now, 0) {
+        let awaited = (call.last.0 + 1 - call.first.0) as u32;
+        match self.lines.settle(&call, verdict, awaited, &self.log, self.now, 0) {
             None => format!("acked {}", self.lines.acked_seq(0)),
             Some(failure) => {
                 format!("failed {}..{}: {}", failure.first, failure.last, failure.detail)
@@ -447,6 +448,15 @@ fn with_a_disk_nothing_is_waited_for_after_a_failure() {
 }
 
 #[test]
+fn with_a_disk_those_who_were_answered_before_a_batch_was_over_are_not_waited_for() {
+    let mut world = play_on_disk_in(Script::new(), "");
+    let (call, held) = (world.calls.remove(0), world.position(1, 16));
+    world.lines.settle(&call, Verdict::Acked(held), 0, &world.log, world.now, 0);
+    world.step("append 1");
+    assert_eq!(world.step("claim 17"), "call 17..17");
+}
+
+#[test]
 fn without_a_disk_nothing_is_waited_for() {
     play(
         "beat 1 0 => acked 0
@@ -538,10 +548,10 @@ fn what_has_left_for_one_secondary_does_not_wait_at_another() {
     world.step("save 16");
     world.step("append 1");
     assert_eq!([world.step("claim 17"), world.step("save?")], ["not now", "in 2ms"]);
-    let (number, level) = (world.lines.next_number(), world.position(2, 16));
+    let (number, level) = (world.lines.next_number(), world.position(2, 15));
     world.lines.observe(1, number, &level, &world.log, world.now).unwrap();
     let other = world.lines.claim(1, Seq(17), true, &world.log, world.now);
-    assert_eq!(other.map(|call| (call.first, call.last)), Some((Seq(17), Seq(17))));
+    assert_eq!(other.map(|call| (call.first, call.last)), Some((Seq(16), Seq(17))));
     assert_eq!([world.step("save?"), world.step("claim 17")], ["now", "call 17..17"]);
 }
 
