@@ -674,6 +674,11 @@ impl State {
         let urgent = concern == Concern::AllOrFail;
         let State { log, lines, waiters, .. } = self;
         let able = (0..lines.count()).filter(|line| !waiters.has_failed(place, *line));
-        able.filter_map(|line| lines.claim(line, place.seq, urgent, log, now)).collect()
+        let mut calls: Vec<Call> = Vec::new();
+        // Twice, for what has left for one does not wait at another, be it one before it.
+        for line in able.clone().chain(able) {
+            calls.extend(lines.claim(line, place.seq, urgent, log, now));
+        }
+        calls
     }
 }
