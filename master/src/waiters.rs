@@ -223,7 +223,9 @@ impl<T: Clone> Waiters<T> {
             return Some(waiter.thread.clone());
         }
         let courier = self.couriers.get_mut(line)?;
+        // It waits by itself until a batch that gathers may leave.
         let ready = lines.is_claimable(line, lines.last_seq(), false, now);
+        let ready = ready || lines.gathers_until(line).is_some();
         (ready && !std::mem::replace(&mut courier.woken, true)).then(|| courier.thread.clone())
     }
 
@@ -421,6 +423,27 @@ mod tests {
         let call = world.claim(2);
         world.settle(&call, failed());
         assert_eq!(world.look(both), Standing::Pending);
+    }
+
+    #[test]
+    fn when_no_request_is_left_while_a_batch_gathers_the_courier_waits_for_it() {
+        let mut world = World::new();
+        world.lines.keep_on_disk(Seq::NONE);
+        // Two batches of eight, whose clients come back in 1 ms: it pays to wait for them.
+        for last in [8, 16] {
+            world.now += Duration::from_millis(1);
+            let places: Vec<Place> = (0..8).map(|_| world.post()).collect();
+            let call = world.claim(last);
+            world.now += Duration::from_millis(3);
+            world.settle(&call, acked(last));
+            places.into_iter().for_each(|place| _ = world.waiters.remove(place));
+            world.lines.store(Seq(last));
+        }
+        let place = world.post_with(Concern::Nodes { w: 2, timeout: None });
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [17], "to set its timer");
+        world.waiters.remove(place);
+        assert_eq!(world.waiters.choose_woken(&world.lines, world.now), [COURIER]);
+        assert!(world.lines.next_claim_at(0, Seq(17), false).is_some_and(|at| at > world.now));
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Gather {
         self.expected = Seq(end.0 + u64::from(count));
     }
 
+    /// A batch has left: who is not back by now is not expected any more.
+    pub(super) fn batch_left(&mut self) {
+        self.expected = Seq::NONE;
+    }
+
     /// Until when the next batch waits if the log ends with `end` and something has been waiting
     /// since then; `None` if it does not.
     pub(super) fn until(&self, end: Seq, since: Instant) -> Option<Instant> {

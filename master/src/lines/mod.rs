@@ -13,8 +13,8 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
-//! A master with a disk waits a little for full batches (`gather.rs`), and its own disk is written
-//! when the first of them leaves.
+//! A master with a disk waits a little for full batches (`gather.rs`). While some line does, its own
+//! disk is not written either: both leave together.
 //!
 //! # Failures
 //!
@@ -323,7 +323,7 @@ impl Lines {
     /// Until when the line waits for a fuller batch, if it does. Lines leave together: what one
     /// node is getting does not wait at another. Otherwise each might carry full batches, and every
     /// client wait for a part of the way of both.
-    fn gathers_until(&self, line: LineId) -> Option<Instant> {
+    pub fn gathers_until(&self, line: LineId) -> Option<Instant> {
         let waits_since = self.lines[line].waits_since()?;
         let leads = self.left() <= self.covered(line);
         self.gather.as_ref().filter(|_| leads)?.until(self.last, waits_since)
@@ -348,6 +348,9 @@ impl Lines {
             return None;
         }
         let (number, epoch) = (self.next_number(), self.epoch);
+        if let Some(gather) = &mut self.gather {
+            gather.batch_left();
+        }
         Some(self.lines[id].call(id, number, epoch, log, now))
     }
 
@@ -370,8 +373,9 @@ impl Lines {
             _ => {}
         }
         let settled = self.lines[call.line].settle(call, verdict, log, now, random);
-        // The next piece of a long way to catch up waits for nobody.
-        if let Some(gather) = self.gather.as_mut().filter(|_| call.is_whole && awaited > 0) {
+        // The next try, and the next piece of a long way to catch up, wait for nobody.
+        let is_round = settled.is_ok() && call.is_whole && awaited > 0;
+        if let Some(gather) = self.gather.as_mut().filter(|_| is_round) {
             gather.batch_over(awaited, now - call.since, self.last, now);
         }
         self.commit();
