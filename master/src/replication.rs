@@ -432,7 +432,7 @@ impl Replication {
         let mut state = self.lock();
         let State { log, lines, waiters, timeline, .. } = &mut *state;
         let was_failing = lines.last_error(call.line);
-        let awaited = waiters.count_waiting(call, lines);
+        let awaited = if lines.gathers() { waiters.count_waiting(call, lines) } else { 0 };
         let failure = lines.settle(call, verdict, awaited, log, now, random());
         self.metrics.called(call.line, call.last.0 + 1 - call.first.0, failure.is_none());
         if let Some(failure) = failure {
@@ -674,10 +674,11 @@ impl State {
         let urgent = concern == Concern::AllOrFail;
         let State { log, lines, waiters, .. } = self;
         let able = (0..lines.count()).filter(|line| !waiters.has_failed(place, *line));
-        let mut calls: Vec<Call> = Vec::new();
-        // Twice, for what has left for one does not wait at another, be it one before it.
-        for line in able.clone().chain(able) {
-            calls.extend(lines.claim(line, place.seq, urgent, log, now));
+        let mut claim = |line| lines.claim(line, place.seq, urgent, log, now);
+        let mut calls: Vec<Call> = able.clone().filter_map(&mut claim).collect();
+        if !calls.is_empty() {
+            // What has left for one does not wait at another, be it one before it.
+            calls.extend(able.filter_map(claim));
         }
         calls
     }

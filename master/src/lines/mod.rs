@@ -324,9 +324,15 @@ impl Lines {
     /// node is getting does not wait at another. Otherwise each might carry full batches, and every
     /// client wait for a part of the way of both.
     pub fn gathers_until(&self, line: LineId) -> Option<Instant> {
+        let gather = self.gather.as_ref()?;
         let waits_since = self.lines[line].waits_since()?;
         let leads = self.left() <= self.covered(line);
-        self.gather.as_ref().filter(|_| leads)?.until(self.last, waits_since)
+        if leads { gather.until(self.last, waits_since) } else { None }
+    }
+
+    /// Whether it matters to [`Lines::settle`] how many requests wait.
+    pub fn gathers(&self) -> bool {
+        self.gather.is_some()
     }
 
     /// The last entry that has left for a secondary.
