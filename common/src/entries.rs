@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::http::Chunk;
+use crate::chunk::Chunk;
 use crate::whole::Whole;
 
 /// A segment is closed when it holds this many bytes. A reader keeps whole segments, so this is

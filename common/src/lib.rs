@@ -66,6 +66,7 @@
 //! Around them:
 //! [`settings`], [`logging`], [`node`].
 
+pub mod chunk;
 pub mod client;
 pub mod entries;
 pub mod follow;

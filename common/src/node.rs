@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::http::{Drained, Handler, Listener, Server};
 use crate::logging;
 use crate::settings::NodeSettings;
+use crate::store::{Opened, Role, Store};
 
 /// How long `healthcheck` waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -102,6 +103,19 @@ fn serve(server: &Server, stop: &Receiver<i32>, timeout: Duration) -> bool {
         Drained { unfinished } => warn!("stopped unfinished={unfinished}"),
     }
     told
+}
+
+/// Opens the log on disk, if it is kept there.
+///
+/// # Errors
+/// When the directory or the file cannot be used.
+pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Opened>> {
+    let Some(directory) = &settings.data_dir else { return Ok(None) };
+    let opened = Store::open(directory, role, settings.idempotency_keys);
+    let opened = opened.map_err(io::Error::other)?;
+    let (last_seq, epoch) = (opened.log.last_seq(), opened.epoch);
+    info!("read the log from disk dir={directory:?} last_seq={last_seq} epoch={epoch}");
+    Ok(Some(opened))
 }
 
 fn stop_signals() -> io::Result<Receiver<i32>> {

@@ -11,8 +11,9 @@
 
 use std::time::Duration;
 
+use crate::chunk::Chunk;
 use crate::entries::{Log, Seq};
-use crate::http::{Chunk, Request, Response};
+use crate::http::{Request, Response};
 
 /// The longest wait for an entry, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 60_000;

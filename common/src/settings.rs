@@ -4,17 +4,16 @@
 //! flag wins, and an empty value counts as absent. Everything that is wrong is reported at once.
 
 use std::fmt::Display;
-use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use log::{LevelFilter, info};
+use log::LevelFilter;
 
+use crate::client;
 use crate::http::Limits;
-use crate::store::{Opened, Role, Store, StoreError};
 
 /// What `--help` of a node ends with.
 pub const EXAMPLE: &str = "\
@@ -96,26 +95,6 @@ pub struct NodeSettings {
     pub max_followers: usize,
     /// How long a stop waits for requests in progress.
     pub shutdown_timeout: Duration,
-}
-
-impl NodeSettings {
-    /// Opens the log on disk, if it is kept there.
-    ///
-    /// # Errors
-    /// When it cannot be used.
-    pub fn open_store(&self, role: Role) -> io::Result<Option<Opened>> {
-        let open = |directory: &PathBuf| {
-            let opened = Store::open(directory, role, self.idempotency_keys)?;
-            info!(
-                "read the log from disk dir={directory:?} last_seq={} epoch={}",
-                opened.log.last_seq(),
-                opened.epoch
-            );
-            Ok(opened)
-        };
-        let opened = self.data_dir.as_ref().map(open).transpose();
-        opened.map_err(|error: StoreError| io::Error::other(error))
-    }
 }
 
 /// How the node is, whatever `MAX_IN_FLIGHT` requests wait for.
@@ -255,7 +234,7 @@ pub fn base_urls(name: &str, text: &str, problems: &mut Problems) -> Vec<String>
     let mut urls: Vec<String> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let url = item.trim_end_matches('/').to_string();
-        if let Err(why) = check_base_url(&url) {
+        if let Err(why) = client::check_base_url(&url) {
             problems.add(format!("{name}: {item:?} {why}"));
         } else if urls.iter().any(|other| other.eq_ignore_ascii_case(&url)) {
             problems.add(format!("{name}: {item:?} is named twice"));
@@ -264,25 +243,6 @@ pub fn base_urls(name: &str, text: &str, problems: &mut Problems) -> Vec<String>
         }
     }
     urls
-}
-
-fn check_base_url(url: &str) -> Result<(), &'static str> {
-    let uri: ureq::http::Uri = url.parse().map_err(|_| "is not a URL")?;
-    if uri.scheme_str() != Some("http") {
-        return Err("must begin with http://");
-    }
-    let authority = uri.authority().ok_or("has no host")?;
-    if authority.host().is_empty() || authority.as_str().contains('@') {
-        return Err("must be http://host:port");
-    }
-    let port = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-    if port.is_some() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err("has a port that is not between 1 and 65535");
-    }
-    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
-        return Err("must be http://host:port without a path");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::entries::{Draft, Epoch, Log, Message, Seq};
-use crate::http::{Chunk, Response};
 
 /// What `POST /messages` carries, and `POST /replicate` in the original's form.
 pub const EXPECTED_MSG: &str = "Expected JSON with string field 'msg'";
@@ -343,28 +342,6 @@ pub fn replicate_body(
     }
     body.push(b'}');
     (body, last)
-}
-
-/// What a recovering master reads from a secondary: a call's body, as if sent by nobody.
-pub fn entries(log: &Log, from: Seq, until: Seq) -> Response {
-    let (body, _) = replicate_body(log, Epoch::default(), Seq::NONE, from, until);
-    Response::chunks(200, vec![Chunk::Owned(body)])
-}
-
-/// The answer 503 of `GET /ready`.
-pub fn not_ready(reason: &str) -> Response {
-    Response::json(503, &serde_json::json!({ "status": "not ready", "reason": reason }))
-        .with_header("Retry-After", "1")
-}
-
-/// The answer to a path that does not exist.
-pub fn not_found() -> Response {
-    Response::error(404, "Not found")
-}
-
-/// The answer to a method that a path does not know; `allow` lists those that it does.
-pub fn method_not_allowed(allow: &'static str) -> Response {
-    Response::error(405, "Method not allowed").with_header("Allow", allow)
 }
 
 #[cfg(test)]

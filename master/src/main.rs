@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 /// Recovers in the background, so that reads are served meanwhile.
 fn begin(settings: &Settings) -> io::Result<Routes> {
-    let disk = settings.node.open_store(Role::Master)?;
+    let disk = node::open_store(&settings.node, Role::Master)?;
     let epoch = disk.as_ref().map_or(Epoch::default(), |disk| disk.epoch);
     let has_disk = disk.is_some();
     let options = Options {

@@ -420,7 +420,11 @@ impl Replication {
         let start = Instant::now();
         // A line whose call is never settled would be stopped for good.
         let posted = catch_unwind(AssertUnwindSafe(|| client.post("/replicate", &call.body)));
-        let verdict = posted.map_or_else(|_| Verdict::Failed("panicked".into()), Verdict::of);
+        let verdict = match posted {
+            Ok(Ok(answer)) => Verdict::of(answer.status, &answer.body),
+            Ok(Err(error)) => Verdict::Failed(error.to_string()),
+            Err(_) => Verdict::Failed("panicked".into()),
+        };
         let now = Instant::now();
         debug!(
             "called secondary={} first_seq={} last_seq={} verdict={verdict:?} duration_us={}",

@@ -61,12 +61,12 @@ impl Routes {
             ("/metrics", "GET" | "HEAD") => self.metrics(http),
             ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
             ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
-                wire::method_not_allowed(READ)
+                Response::method_not_allowed(READ)
             }
-            ("/messages", _) => wire::method_not_allowed("GET, HEAD, POST"),
+            ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
             (_, method) if path.starts_with("/secondaries/") => self.chaos(path, method, request),
-            _ if path.starts_with("/messages/") => wire::method_not_allowed(READ),
-            _ => wire::not_found(),
+            _ if path.starts_with("/messages/") => Response::method_not_allowed(READ),
+            _ => Response::not_found(),
         }
     }
 
@@ -76,13 +76,13 @@ impl Routes {
         let mut paths = self.replication.urls().iter().enumerate();
         let Some((_, url)) = paths.find(|(index, _)| path == format!("/secondaries/{index}/chaos"))
         else {
-            return wire::not_found();
+            return Response::not_found();
         };
         let client = Client::new(url, CHAOS_TIMEOUT);
         let answer = match method {
             "GET" | "HEAD" => client.get("/chaos"),
             "PUT" => client.put("/chaos", &request.body),
-            _ => return wire::method_not_allowed("GET, HEAD, PUT"),
+            _ => return Response::method_not_allowed("GET, HEAD, PUT"),
         };
         match answer {
             Ok(Answer { status: status @ (200 | 400 | 404), body }) => {
@@ -136,10 +136,10 @@ impl Routes {
     fn ready(&self) -> Response {
         let state = self.replication.lock();
         if state.recovering() {
-            return wire::not_ready("recovering");
+            return Response::not_ready("recovering");
         }
         match state.read_only() {
-            Some(why) => wire::not_ready(&why.to_string()),
+            Some(why) => Response::not_ready(&why.to_string()),
             None => Response::json(200, &json!({ "status": "ready" })),
         }
     }

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     );
     node::run("secondary", &settings.node, &describe, |_| {
         let (keys, bytes) = (settings.node.idempotency_keys, settings.node.max_log_bytes);
-        let replica = match settings.node.open_store(Role::Secondary)? {
+        let replica = match node::open_store(&settings.node, Role::Secondary)? {
             None => Replica::in_memory(keys, bytes),
             Some(opened) => Replica::on_disk(opened, bytes),
         };

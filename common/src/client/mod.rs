@@ -168,6 +168,29 @@ impl Client {
     }
 }
 
+/// That this is the base URL of a node, `http://host:port`.
+///
+/// # Errors
+/// The reason why not, in words that follow the URL.
+pub fn check_base_url(url: &str) -> Result<(), &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
+    if uri.scheme_str() != Some("http") {
+        return Err("must begin with http://");
+    }
+    let authority = uri.authority().ok_or("has no host")?;
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err("must be http://host:port");
+    }
+    let port = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    if port.is_some() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err("has a port that is not between 1 and 65535");
+    }
+    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
+        return Err("must be http://host:port without a path");
+    }
+    Ok(())
+}
+
 fn new_agent(timeout: Duration, addresses: &Arc<Addresses>) -> Agent {
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))

@@ -67,7 +67,7 @@ mod server;
 pub use connections::{MAX_HEAD_BYTES, MAX_PIPELINED};
 pub use door::{SWEEP_INTERVAL, max_connections};
 pub use reply::{MIN_READ_RATE, Reply, Stream};
-pub use response::{Chunk, Response};
+pub use response::Response;
 pub use server::{Drained, Listener, MAX_DISCARD_BYTES, MAX_STUCK, Server, Stats};
 
 use std::time::Duration;

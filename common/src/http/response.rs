@@ -3,32 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::chunk::Chunk;
+
 /// Bodies up to this size are sent together with the head in one write.
 const ONE_WRITE_BYTES: usize = 128 * 1024;
-
-/// A part of a body: bytes of its own, or a range of bytes that others hold too.
-pub enum Chunk {
-    /// Bytes that belong to this answer.
-    Owned(Vec<u8>),
-    /// A range of shared bytes, sent without a copy.
-    Shared(Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>),
-}
-
-impl Chunk {
-    /// The bytes themselves.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Chunk::Owned(bytes) => bytes,
-            Chunk::Shared(owner, range) => &(**owner).as_ref()[range.clone()],
-        }
-    }
-}
 
 /// How much of an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +60,22 @@ impl Response {
     /// `{"error": message, "stored": false}`: the request was refused before anything was done.
     pub fn refused(status: u16, message: &str) -> Response {
         Response::json(status, &serde_json::json!({ "error": message, "stored": false }))
+    }
+
+    /// The answer 503 of `GET /ready`.
+    pub fn not_ready(reason: &str) -> Response {
+        Response::json(503, &serde_json::json!({ "status": "not ready", "reason": reason }))
+            .with_header("Retry-After", "1")
+    }
+
+    /// The answer to a path that does not exist.
+    pub fn not_found() -> Response {
+        Response::error(404, "Not found")
+    }
+
+    /// The answer to a method that the path does not have; `allow` lists the methods it has.
+    pub fn method_not_allowed(allow: &'static str) -> Response {
+        Response::error(405, "Method not allowed").with_header("Allow", allow)
     }
 
     /// The same answer with one header field more. The value must be a legal field value.
@@ -170,6 +168,8 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn text(response: &Response, part: Part, connection: Option<&str>) -> String {

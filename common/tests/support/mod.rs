@@ -13,7 +13,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use common::http::{Chunk, Limits, Listener, Reply, Request, Response, Server, Stats};
+use common::chunk::Chunk;
+use common::http::{Limits, Listener, Reply, Request, Response, Server, Stats};
 
 /// How long anything may take that should happen at once, on the busiest machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -8,7 +8,6 @@
 //! disk should be written, and `save 4` is that it holds 4 entries. The right column is what came of it.
 
 use super::*;
-use common::client::Answer;
 use common::entries::Message;
 
 const REIGN: Epoch = Epoch(7);
@@ -316,7 +315,7 @@ fn calls_in_flight_are_bounded() {
 
 #[test]
 fn an_answer_is_understood_or_named() {
-    let verdict = |status: u16, body: &str| Verdict::of(Ok(Answer { status, body: body.into() }));
+    let verdict = |status: u16, body: &str| Verdict::of(status, body.as_bytes());
     let failed = |status, body: &str| match verdict(status, body) {
         Verdict::Failed(why) => why,
         other => panic!("{other:?} for {body}"),

@@ -1,6 +1,5 @@
 //! What a secondary's answer to a call means to its line.
 
-use common::client::{Answer, CallError};
 use common::wire::{Ack, Conflict, Position, Refusal};
 
 /// What a secondary's answer to a call means.
@@ -21,23 +20,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Reads an answer, or the lack of one. Nothing that a peer may send goes further than this.
-    pub fn of(result: Result<Answer, CallError>) -> Verdict {
-        let answer = match result {
-            Ok(answer) => answer,
-            Err(error) => return Verdict::Failed(error.to_string()),
-        };
-        match answer.status {
-            200 => Verdict::of_200(&answer.body),
-            409 => match serde_json::from_slice::<Refusal>(&answer.body) {
+    /// Reads the answer to a call. Nothing that a peer may send goes further than this.
+    pub fn of(status: u16, body: &[u8]) -> Verdict {
+        match status {
+            200 => Verdict::of_200(body),
+            409 => match serde_json::from_slice::<Refusal>(body) {
                 Ok(Refusal { code: Conflict::Gap, position, .. }) => Verdict::Gap(position),
                 Ok(Refusal { code: Conflict::StaleEpoch, position, .. }) => {
                     Verdict::Stale(position)
                 }
                 Ok(Refusal { code: Conflict::Diverged, error, .. }) => Verdict::Diverged(error),
-                Err(_) => Verdict::Failed(format!("answered 409: {}", beginning(&answer.body))),
+                Err(_) => Verdict::Failed(format!("answered 409: {}", beginning(body))),
             },
-            status => Verdict::Failed(format!("answered {status}: {}", beginning(&answer.body))),
+            status => Verdict::Failed(format!("answered {status}: {}", beginning(body))),
         }
     }
 
