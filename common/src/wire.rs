@@ -214,13 +214,25 @@ pub struct OriginalAck {
     pub idx: u64,
 }
 
+/// What a secondary did with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckState {
+    /// It holds the entry.
+    Ok,
+    /// A call with the entry has failed.
+    Failed,
+    /// Nothing is known yet.
+    Pending,
+}
+
 /// One secondary's part in the answer to `POST /messages`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AckStatus {
     /// Its base URL.
     pub secondary: Arc<str>,
-    /// `ok`, `failed` or `pending`.
-    pub ack: &'static str,
+    /// What it did.
+    pub ack: AckState,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -265,11 +277,22 @@ pub struct MasterHealth {
     pub secondary_statuses: BTreeMap<String, SecondaryStatus>,
 }
 
+/// The health of a secondary, as far as heartbeats tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// It answers.
+    Healthy,
+    /// It has missed some heartbeats.
+    Suspected,
+    /// It has missed many.
+    Unhealthy,
+}
+
 /// How a secondary stands, as the master sees it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecondaryStatus {
-    /// `Healthy`, `Suspected` or `Unhealthy`.
-    pub status: String,
+    /// Its health.
+    pub status: Health,
     /// It holds everything up to and including this entry.
     pub acked_seq: Seq,
     /// How many entries it lacks.

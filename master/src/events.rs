@@ -14,7 +14,7 @@ use common::http::Reply;
 use common::wire::SecondaryStatus;
 use serde::Serialize;
 
-use crate::replication::{Replication, State};
+use crate::state::{Replication, State};
 
 /// How often a watcher looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -150,7 +150,7 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
     let secondaries = statuses
         .into_iter()
         .map(|(url, mut status)| {
-            // As time passes is no change.
+            // The passing of time alone is not a change.
             status.lag_seconds = status.lag_seconds.floor();
             Secondary { url: url.to_string(), status }
         })

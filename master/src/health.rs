@@ -1,41 +1,30 @@
-//! What heartbeats say about a secondary: Healthy → Suspected → Unhealthy, and back.
+//! The health of a secondary by its heartbeats, and the pause after failed calls.
 //!
-//! Never "dead": a master cannot know. Also how long to leave a failing secondary alone.
+//! No health is called "dead": a master cannot know.
 
 use std::time::Duration;
 
-use serde::Serialize;
-
-/// How a secondary is, as far as heartbeats tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Status {
-    /// It answers.
-    Healthy,
-    /// It has missed some heartbeats.
-    Suspected,
-    /// It has missed many.
-    Unhealthy,
-}
+use common::wire::Health;
 
 /// How many heartbeats in a row may be missed.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds {
-    /// From this many on it is suspected.
+    /// From this many on the secondary is suspected.
     pub suspected_after: u32,
-    /// From this many on it is unhealthy.
+    /// From this many on the secondary is unhealthy.
     pub unhealthy_after: u32,
 }
 
 /// The heartbeats of one secondary.
 #[derive(Debug, Clone, Copy)]
-pub struct Health {
+pub struct Heartbeats {
     missed: u32,
 }
 
-impl Health {
+impl Heartbeats {
     /// At the start: healthy if it has answered, unhealthy if it has not.
-    pub fn first(answered: bool, thresholds: Thresholds) -> Health {
-        Health { missed: if answered { 0 } else { thresholds.unhealthy_after } }
+    pub fn first(answered: bool, thresholds: Thresholds) -> Heartbeats {
+        Heartbeats { missed: if answered { 0 } else { thresholds.unhealthy_after } }
     }
 
     /// A heartbeat was answered, or was not.
@@ -43,14 +32,14 @@ impl Health {
         self.missed = if answered { 0 } else { self.missed.saturating_add(1) };
     }
 
-    /// How it is.
-    pub fn status(self, thresholds: Thresholds) -> Status {
+    /// The health that they tell.
+    pub fn health(self, thresholds: Thresholds) -> Health {
         if self.missed >= thresholds.unhealthy_after {
-            Status::Unhealthy
+            Health::Unhealthy
         } else if self.missed >= thresholds.suspected_after {
-            Status::Suspected
+            Health::Suspected
         } else {
-            Status::Healthy
+            Health::Healthy
         }
     }
 }
@@ -74,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_heartbeats_and_what_they_mean() {
+    fn missed_heartbeats_make_a_secondary_unhealthy() {
         let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
-        let mut health = Health::first(false, thresholds);
+        let mut heartbeats = Heartbeats::first(false, thresholds);
         let mut beat = |answered| {
-            health.beat(answered);
-            health.status(thresholds)
+            heartbeats.beat(answered);
+            heartbeats.health(thresholds)
         };
-        use Status::{Healthy, Suspected, Unhealthy};
+        use Health::{Healthy, Suspected, Unhealthy};
         let script = [
             (false, Unhealthy),
             (true, Healthy),
@@ -98,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_cap_and_are_never_less_than_half() {
+    fn pauses_double_up_to_a_cap() {
         let shortest: Vec<u128> = (1..=8).map(|n| backoff(n, 0).as_millis()).collect();
         assert_eq!(shortest, [25, 50, 100, 200, 400, 800, 1000, 1000]);
         assert!(backoff(1, 999) <= FIRST_BACKOFF && backoff(1, 999) > backoff(1, 1));

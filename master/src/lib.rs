@@ -18,17 +18,18 @@
 //!
 //! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread.
 
+pub mod calls;
 pub mod concern;
+pub mod couriers;
 pub mod directory;
-pub mod disk;
 pub mod events;
 pub mod health;
-pub mod heartbeat;
 pub mod lines;
 pub mod metrics;
 pub mod recovery;
-pub mod replication;
 pub mod routes;
 pub mod settings;
+pub mod state;
 pub mod timeline;
 pub mod waiters;
+pub mod write;

@@ -8,10 +8,10 @@ use clap::Parser;
 use common::entries::Epoch;
 use common::node;
 use common::store::Role;
-use master::replication::{Options, Replication};
 use master::routes::Routes;
 use master::settings::{Cli, Command, Settings};
-use master::{directory, disk, heartbeat, recovery};
+use master::state::{Options, Replication};
+use master::{couriers, directory, recovery};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -33,7 +33,6 @@ fn main() -> ExitCode {
 fn begin(settings: &Settings) -> io::Result<Routes> {
     let disk = node::open_store(&settings.node, Role::Master)?;
     let epoch = disk.as_ref().map_or(Epoch::default(), |disk| disk.epoch);
-    let has_disk = disk.is_some();
     let options = Options {
         secondaries: settings.secondaries.clone(),
         ack_timeout: settings.ack_timeout,
@@ -43,15 +42,12 @@ fn begin(settings: &Settings) -> io::Result<Routes> {
         max_log_bytes: settings.node.max_log_bytes,
     };
     let replication = Arc::new(Replication::new(options, disk));
-    if has_disk {
-        disk::start(&replication)?;
-    }
-    let couriers = heartbeat::start_couriers(&replication)?;
+    let threads = couriers::start(&replication)?;
     let (recovering, settings) = (Arc::clone(&replication), settings.clone());
     let (wtimeout, followers) = (settings.wtimeout, settings.node.max_followers);
     thread::Builder::new().name("recovery".into()).spawn(move || {
-        recovery::recover(&recovering, couriers, settings.recovery_timeout, epoch);
-        if let Err(error) = heartbeat::start(&recovering, settings.heartbeat) {
+        recovery::recover(&recovering, threads, settings.recovery_timeout, epoch);
+        if let Err(error) = couriers::start_heartbeats(&recovering, settings.heartbeat) {
             log::error!("failed to start heartbeats error={error}");
         }
     })?;

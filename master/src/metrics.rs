@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use common::metrics::{Counts, Figures, Histogram, NodeFigures, Writer};
 
-use crate::health::Status;
 use crate::lines::LineId;
-use crate::replication::Replication;
+use crate::state::Replication;
+use common::wire::Health;
 
 /// Seconds: a POST on one machine takes a fraction of a millisecond, one that fails a minute.
 const SECONDS: &[f64] = &[
@@ -147,14 +147,13 @@ impl MasterFigures {
         per_secondary("secondary_lag_seconds", lag, |s| s.lag_seconds)?;
         let diverged = "1 if its log is not a prefix of the master's";
         per_secondary("secondary_diverged", diverged, |s| f64::from(u8::from(s.diverged)))?;
-        let known = [Status::Healthy, Status::Suspected, Status::Unhealthy];
+        let known = [Health::Healthy, Health::Suspected, Health::Unhealthy];
         let states: Vec<_> = statuses
             .iter()
             .flat_map(|(url, status)| {
                 known.map(|state| {
-                    let state = format!("{state:?}");
                     let is = f64::from(u8::from(status.status == state));
-                    let (url, state) = (url.to_string(), state.to_lowercase());
+                    let (url, state) = (url.to_string(), format!("{state:?}").to_lowercase());
                     ([("secondary".to_string(), url), ("state".to_string(), state)], is)
                 })
             })

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::client::Client;
 use common::entries::{Draft, Epoch, Seq};
+use common::random::random;
 use common::wire::{Heartbeat, Position, Replicate};
 use log::{debug, error, info, warn};
 
-use crate::heartbeat::{HEARTBEAT_TIMEOUT, ask};
+use crate::couriers::{HEARTBEAT_TIMEOUT, ask};
 use crate::lines::Found;
-use crate::replication::{Replication, random};
+use crate::state::Replication;
 
 /// Between two questions to a secondary that did not answer.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
@@ -67,9 +68,8 @@ pub fn recover(
         return bar(why);
     }
     let (epoch, told) = announce(urls, heard.clone(), epoch, Instant::now() + timeout);
-    let found: Vec<Found> = told.iter().map(what_was_found).collect();
-    let answers = with_untold(urls, &heard, told);
-    let mut copies = copies(urls, &answers);
+    let found = with_untold(urls, &heard, told.clone());
+    let mut copies = copies(urls, &found);
     // Again: somebody else may have appended until then.
     if let Err(why) = all_continue(&copies, own) {
         return bar(why);
@@ -84,35 +84,34 @@ pub fn recover(
             Err(error) => warn!("failed to recover from={} error={error:?}", best.url),
         }
     }
-    replication.begin_reign(epoch, &recovered, couriers, &found);
+    replication.begin_reign(epoch, &recovered, couriers, &told);
     info!("began a reign epoch={epoch} last_seq={}", replication.lock().log.last_seq());
 }
 
 /// The secondaries of ours that have answered; the best last: the highest epoch, and of those the
 /// longest log.
-fn copies<'a>(urls: &'a [String], answers: &[Option<Option<Position>>]) -> Vec<Copy<'a>> {
-    let copies = urls.iter().zip(answers);
-    let copies = copies.filter_map(|(url, answer)| Some(Copy { url, position: answer.clone()?? }));
+fn copies<'a>(urls: &'a [String], answers: &[Found]) -> Vec<Copy<'a>> {
+    let copies = urls.iter().zip(answers).filter_map(|(url, answer)| match answer {
+        Found::Ours(position) => Some(Copy { url, position: position.clone() }),
+        Found::Nothing | Found::Original => None,
+    });
     let mut copies: Vec<Copy<'_>> = copies.collect();
     copies.sort_by_key(Copy::rank);
     copies
 }
 
-/// What those who were told the epoch have answered, and where those stand that could not be told but
-/// still answer: one whose disk has failed cannot note an epoch, and holds its log all the same.
-fn with_untold(
-    urls: &[String],
-    heard: &[Option<Option<Position>>],
-    told: Vec<Option<Option<Position>>>,
-) -> Vec<Option<Option<Position>>> {
-    let is_untold: Vec<bool> =
-        heard.iter().zip(&told).map(|(h, t)| h.is_some() && t.is_none()).collect();
-    let untold = urls.iter().zip(&is_untold).filter_map(|(url, untold)| untold.then_some(url));
+/// Fills the gaps in `told`: a secondary whose disk has failed cannot record the new epoch, but its
+/// log can still be read, so it is asked again without one.
+fn with_untold(urls: &[String], heard: &[Found], mut told: Vec<Found>) -> Vec<Found> {
+    let is_untold = |line: &usize| heard[*line] != Found::Nothing && told[*line] == Found::Nothing;
+    let untold: Vec<usize> = (0..urls.len()).filter(is_untold).collect();
+    let asked: Vec<&String> = untold.iter().map(|line| &urls[*line]).collect();
     // It has had its time; one that lives answers at once.
     let soon = Instant::now() + 2 * ASK_INTERVAL;
-    let mut asked = ask_all(&untold.collect::<Vec<_>>(), Epoch::default(), soon).into_iter();
-    let answers = told.into_iter().zip(is_untold);
-    answers.map(|(told, untold)| if untold { asked.next().flatten() } else { told }).collect()
+    for (line, answer) in untold.iter().zip(ask_all(&asked, Epoch::default(), soon)) {
+        told[*line] = answer;
+    }
+    told
 }
 
 /// That the better ones of these logs begin with the own one.
@@ -149,64 +148,59 @@ impl Copy<'_> {
     }
 }
 
-fn what_was_found(answer: &Option<Option<Position>>) -> Found {
-    match answer {
-        None => Found::Nothing,
-        Some(None) => Found::Original,
-        Some(Some(_)) => Found::Ours,
-    }
-}
-
 /// Finds an epoch that is greater than every one the secondaries have heard of, tells it to them,
-/// and returns what they answered to that.
+/// and returns it with their answers.
 fn announce(
     urls: &[String],
-    heard: Vec<Option<Option<Position>>>,
+    heard: Vec<Found>,
     own: Epoch,
     deadline: Instant,
-) -> (Epoch, Vec<Option<Option<Position>>>) {
+) -> (Epoch, Vec<Found>) {
     let mut answers = heard;
     loop {
-        let positions = answers.iter().flatten().flatten();
-        let highest = positions.map(|position| position.epoch).max().unwrap_or_default();
-        let epoch = new_epoch(highest.max(own));
+        let epoch = new_epoch(greatest_epoch(&answers).max(own));
         // Those that have answered answer again soon; the others have had their time.
         let soon = deadline.max(Instant::now() + HEARTBEAT_TIMEOUT);
-        let present: Vec<&String> = urls
-            .iter()
-            .zip(&answers)
-            .filter_map(|(url, answer)| answer.as_ref().map(|_| url))
-            .collect();
-        let mut told = ask_all(&present, epoch, soon).into_iter();
-        answers = answers.iter().map(|answer| answer.as_ref().and_then(|_| told.next()?)).collect();
-        // Somebody else has begun a reign meanwhile: begin a greater one.
-        let mut positions = answers.iter().flatten().flatten();
-        if positions.all(|position| position.epoch <= epoch) {
+        let present = urls.iter().zip(&answers).filter(|(_, answer)| **answer != Found::Nothing);
+        let present: Vec<&String> = present.map(|(url, _)| url).collect();
+        let told = ask_all(&present, epoch, soon);
+        let heard = answers.iter_mut().filter(|answer| **answer != Found::Nothing);
+        heard.zip(told).for_each(|(answer, told)| *answer = told);
+        // If somebody else has begun a reign meanwhile, begin a greater one.
+        if greatest_epoch(&answers) <= epoch {
             return (epoch, answers);
         }
     }
 }
 
-/// Asks every secondary at the same time until it has answered or the deadline has passed: `None`
-/// for one that has not, `Some(None)` for an original.
-fn ask_all(urls: &[&String], epoch: Epoch, deadline: Instant) -> Vec<Option<Option<Position>>> {
+fn greatest_epoch(answers: &[Found]) -> Epoch {
+    let epoch = |answer: &Found| match answer {
+        Found::Ours(position) => position.epoch,
+        Found::Nothing | Found::Original => Epoch::default(),
+    };
+    answers.iter().map(epoch).max().unwrap_or_default()
+}
+
+/// Asks every secondary at the same time until it has answered or the deadline has passed.
+fn ask_all(urls: &[&String], epoch: Epoch, deadline: Instant) -> Vec<Found> {
     thread::scope(|scope| {
         let threads = urls.iter().map(|url| scope.spawn(move || ask_until(url, epoch, deadline)));
         let asked: Vec<_> = threads.collect();
-        asked.into_iter().map(|thread| thread.join().ok().flatten()).collect()
+        asked.into_iter().map(|thread| thread.join().unwrap_or(Found::Nothing)).collect()
     })
 }
 
-fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Option<Option<Position>> {
+fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Found {
     let left = deadline.saturating_duration_since(Instant::now());
     let client = Client::new(url, left.clamp(Duration::from_millis(1), HEARTBEAT_TIMEOUT));
     let nothing = Heartbeat { epoch, ..Heartbeat::default() };
     loop {
         match ask(&client, &nothing) {
-            Ok(position) => return Some(position),
+            Ok(Some(position)) => return Found::Ours(position),
+            Ok(None) => return Found::Original,
             Err(error) if Instant::now() + ASK_INTERVAL >= deadline => {
                 warn!("began without a secondary secondary={url} error={error:?}");
-                return None;
+                return Found::Nothing;
             }
             Err(_) => thread::sleep(ASK_INTERVAL),
         }

@@ -13,7 +13,7 @@ use common::metrics::{self, NodeFigures};
 use common::reading;
 use common::store::StoreError;
 use common::wire::{
-    self, AckStatus, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
+    self, AckState, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
 };
 use log::{debug, info, warn};
 use serde_json::json;
@@ -21,7 +21,8 @@ use serde_json::json;
 use crate::concern::Concern;
 use crate::events;
 use crate::metrics::{MasterFigures, Metrics};
-use crate::replication::{ReadOnly, Replication, Stored, Written};
+use crate::state::{NotAppended, ReadOnly, Replication};
+use crate::write::{Missing, Outcome, Stored};
 
 /// The preference for an answer that does not grow with the log.
 const MINIMAL: &str = "return=minimal";
@@ -151,29 +152,29 @@ impl Routes {
             Ok(parsed) => parsed,
             Err(refusal) => return reply.send(refusal),
         };
-        self.replication.write(&draft, concern, |replication, written| {
+        self.replication.write(&draft, concern, |replication, outcome| {
             let duration = start.elapsed();
-            log_written(&draft, &written, duration);
-            count(&replication.metrics, &written, duration);
+            log_outcome(&draft, &outcome, duration);
+            count(&replication.metrics, &outcome, duration);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            let response = match written {
-                Written::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
-                    acks.retain(|ack| ack.ack == "ok");
+            let response = match outcome {
+                Outcome::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
+                    acks.retain(|ack| ack.ack == AckState::Ok);
                     let w = concern.acks_needed(replication.urls().len()) + 1;
                     let created_now = Created { acks, duration_ms, w, seq, duplicate };
                     created(replication, &created_now, minimal)
                 }
-                Written::Unacknowledged { stored, failed } => {
-                    Response::json(502, &unacknowledged(concern, stored, failed))
+                Outcome::Unacknowledged { stored, node, why } => {
+                    Response::json(502, &unacknowledged(concern, stored, &node, &why))
                 }
-                Written::KeyReused(seq) => {
+                Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
                     let error = "This Idempotency-Key was used with another message";
                     let body = json!({ "error": error, "seq": seq, "stored": false });
                     Response::json(422, &body)
                 }
-                Written::LogFull => Response::refused(507, "log full"),
-                Written::ReadOnly(why) => refused(&why),
-                Written::DiskFailed(seq, error) => {
+                Outcome::NotAppended(NotAppended::LogFull) => Response::refused(507, "log full"),
+                Outcome::NotAppended(NotAppended::ReadOnly(why)) => refused(&why),
+                Outcome::DiskFailed(seq, error) => {
                     let body = json!({
                         "error": "The master's disk has failed",
                         "detail": error.problem,
@@ -228,73 +229,82 @@ fn disk_status(error: &StoreError) -> u16 {
     if error.is_full { 507 } else { 500 }
 }
 
-fn unacknowledged(concern: Concern, stored: Stored, failed: AckStatus) -> ReplicationFailed {
+fn unacknowledged(
+    concern: Concern,
+    stored: Stored,
+    node: &str,
+    why: &Missing,
+) -> ReplicationFailed {
     let Stored { seq, duplicate, is_saved, acks } = stored;
     let stored = if is_saved { true.into() } else { "unknown".into() };
-    let acked = acks.iter().filter(|ack| ack.ack == "ok");
+    let acked = acks.iter().filter(|ack| ack.ack == AckState::Ok);
     let acked_by: Vec<Arc<str>> = acked.map(|ack| Arc::clone(&ack.secondary)).collect();
     let (error, detail, acked_by) = match concern {
-        Concern::AllOrFail => {
-            let error = format!("Replication to {} failed", failed.secondary);
-            (error, failed.detail.unwrap_or_default(), None)
-        }
+        Concern::AllOrFail => (format!("Replication to {node} failed"), why.to_string(), None),
         Concern::Nodes { w, timeout } => {
             let (held, ms) =
                 (acked_by.len() + usize::from(is_saved), timeout.unwrap_or_default().as_millis());
-            let mut detail = format!("{held} of {w} nodes hold the entry after {ms} ms");
-            if let Some(over) = failed.detail.filter(|detail| detail.starts_with("fenced")) {
-                detail = over;
-            }
+            let detail = match why {
+                Missing::Fenced => why.to_string(),
+                _ => format!("{held} of {w} nodes hold the entry after {ms} ms"),
+            };
             (format!("Write concern w={w} not satisfied"), detail, Some(acked_by))
         }
     };
     ReplicationFailed { error, detail, seq, stored, duplicate, acked_by, acks }
 }
 
-fn log_written(draft: &Draft, written: &Written, duration: Duration) {
+fn log_outcome(draft: &Draft, outcome: &Outcome, duration: Duration) {
     let (msg, ms) = (excerpt(&draft.message), duration.as_millis());
-    match written {
-        Written::Acknowledged(Stored { seq, duplicate: false, .. }) => {
+    match outcome {
+        Outcome::Acknowledged(Stored { seq, duplicate: false, .. }) => {
             info!("appended seq={seq} msg={msg} duration_ms={ms}");
         }
-        Written::Acknowledged(Stored { seq, .. }) => {
+        Outcome::Acknowledged(Stored { seq, .. }) => {
             info!("recognised a duplicate seq={seq} msg={msg} duration_ms={ms}");
         }
-        Written::Unacknowledged { stored, failed } => {
-            let detail = failed.detail.as_deref().unwrap_or_default();
+        Outcome::Unacknowledged { stored: Stored { seq, .. }, node, why } => {
+            let detail = why.to_string();
             warn!(
-                "appended without all acks seq={} msg={msg} secondary={} detail={detail:?} \
-                 duration_ms={ms}",
-                stored.seq, failed.secondary,
+                "appended without all acks seq={seq} msg={msg} secondary={node} detail={detail:?} \
+                 duration_ms={ms}"
             );
         }
-        Written::KeyReused(seq) => debug!("refused a reused key seq={seq} msg={msg}"),
-        Written::LogFull => debug!("refused a message reason=\"log full\""),
-        Written::DiskFailed(seq, error) => {
+        Outcome::DiskFailed(seq, error) => {
             warn!("appended without storing seq={seq} msg={msg} error={:?}", error.problem);
         }
-        Written::ReadOnly(why) => debug!("refused a message reason={:?}", why.to_string()),
+        Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
+            debug!("refused a reused key seq={seq} msg={msg}");
+        }
+        Outcome::NotAppended(NotAppended::LogFull) => {
+            debug!("refused a message reason=\"log full\"");
+        }
+        Outcome::NotAppended(NotAppended::ReadOnly(why)) => {
+            debug!("refused a message reason={:?}", why.to_string());
+        }
     }
 }
 
-fn count(metrics: &Metrics, written: &Written, duration: Duration) {
+fn count(metrics: &Metrics, outcome: &Outcome, duration: Duration) {
     let seconds = duration.as_secs_f64();
-    match written {
-        Written::Acknowledged(stored) => {
+    match outcome {
+        Outcome::Acknowledged(stored) => {
             metrics.created.observe(seconds);
             if stored.duplicate {
                 metrics.duplicates.fetch_add(1, Relaxed);
             }
         }
-        Written::Unacknowledged { .. } => metrics.failed.observe(seconds),
-        Written::DiskFailed(..) => {
+        Outcome::Unacknowledged { .. } => metrics.failed.observe(seconds),
+        Outcome::DiskFailed(..) => {
             metrics.failed.observe(seconds);
             metrics.refused.add("disk");
         }
-        Written::ReadOnly(ReadOnly::DiskFailed(_)) => metrics.refused.add("disk"),
-        Written::ReadOnly(_) => metrics.refused.add("read_only"),
-        Written::LogFull => metrics.refused.add("log_full"),
-        Written::KeyReused(_) => metrics.refused.add("key_reused"),
+        Outcome::NotAppended(refused) => metrics.refused.add(match refused {
+            NotAppended::ReadOnly(ReadOnly::DiskFailed(_)) => "disk",
+            NotAppended::ReadOnly(_) => "read_only",
+            NotAppended::LogFull => "log_full",
+            NotAppended::KeyReused(_) => "key_reused",
+        }),
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use common::entries::{Draft, Epoch, Log, Message, Seq};
 use common::store::{Opened, Role, Store};
 use master::concern::Concern;
-use master::disk;
+use master::couriers;
 use master::health::Thresholds;
-use master::replication::{Options, ReadOnly, Replication, Written};
+use master::state::{NotAppended, Options, ReadOnly, Replication};
+use master::write::Outcome as Written;
 use secondary::replica::{Outcome, Replica};
 use serde_json::json;
 use support::SOON;
@@ -81,8 +82,8 @@ impl Durable for Arc<Replication> {
             max_log_bytes: u64::MAX,
         };
         let replication = Arc::new(Replication::new(options, Some(opened)));
-        disk::start(&replication).expect("a thread can be started");
-        replication.begin_reign(Epoch(1), &[], Vec::new(), &[]);
+        let threads = couriers::start(&replication).expect("a thread can be started");
+        replication.begin_reign(Epoch(1), &[], threads, &[]);
         replication
     }
 
@@ -92,11 +93,12 @@ impl Durable for Arc<Replication> {
         Replication::write(self, &draft, Concern::AllOrFail, |_, written| {
             let is = match written {
                 Written::Acknowledged(_) => true,
-                Written::Unacknowledged { failed, stored } => {
-                    assert_eq!((&*failed.secondary, stored.is_saved), ("the master", false));
+                Written::Unacknowledged { node, stored, .. } => {
+                    assert_eq!((&*node, stored.is_saved), ("the master", false));
                     false
                 }
-                Written::DiskFailed(..) | Written::ReadOnly(ReadOnly::DiskFailed(_)) => false,
+                Written::DiskFailed(..)
+                | Written::NotAppended(NotAppended::ReadOnly(ReadOnly::DiskFailed(_))) => false,
                 other => panic!("{other:?}"),
             };
             *acknowledged.lock().expect("nobody panics") = Some(is);
@@ -105,7 +107,7 @@ impl Durable for Arc<Replication> {
     }
 
     fn disk_failed(&self) -> Option<String> {
-        self.lock().lines.disk_failed().map(|error| error.problem.clone())
+        self.lock().disk_failure().map(|error| error.problem.clone())
     }
 
     fn shown(&self) -> u64 {

@@ -1,22 +1,37 @@
 //! One line: a secondary as the master sees it.
+//!
+//! Two cursors say everything about the entries of a line: `acked` is the last entry that the
+//! secondary holds, `next` is the first entry that no call carries yet. Entries between the two are
+//! on their way. An example, in which the log holds five entries:
+//!
+//! | event | `acked` | `next` | on their way |
+//! |---|---|---|---|
+//! | nothing has been sent | 0 | 1 | |
+//! | a call begins, three entries are in the log | 0 | 4 | 1..3 |
+//! | two entries are appended, a second call begins | 0 | 6 | 1..3, 4..5 |
+//! | the first call is acknowledged | 3 | 6 | 4..5 |
+//! | the second call fails | 3 | 4 | |
+//! | a call begins | 3 | 6 | 4..5 |
+//! | it is acknowledged | 5 | 6 | |
+//! | the secondary has restarted with an empty log | 0 | 1 | |
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Seq};
-use common::wire::{Position, replicate_body};
+use common::wire::{Health, Position, replicate_body};
 
-use super::{Call, Found, LineId, SPACING, Verdict, WINDOW};
-use crate::health::{Health, Status, Thresholds, backoff};
+use super::{Call, Found, LineId, SPACING, Verdict, WINDOW, When};
+use crate::health::{Heartbeats, Thresholds, backoff};
 
 /// How much a secondary can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Nothing has been heard of it.
+    /// The secondary has not answered yet.
     Unknown,
-    /// One of ours.
+    /// The secondary numbers its entries, as ours do.
     Numbering,
-    /// One that knows no places: one entry a call, one call at a time, no catch-up promised.
+    /// The secondary knows no places: one entry a call, one call at a time, no catch-up promised.
     Original,
 }
 
@@ -24,36 +39,44 @@ enum Kind {
 struct InFlight {
     number: u64,
     first: Seq,
-    last: Seq,
     since: Instant,
-    /// A later call has arrived there, and this one has not.
+    /// A later call has arrived there and this one has not.
     lost: bool,
+}
+
+/// The process that answers for a secondary.
+#[derive(Debug)]
+struct Process {
+    name: String,
+    /// The number of the first call or heartbeat that it answered.
+    since: u64,
 }
 
 /// One secondary, as the master sees it.
 ///
-/// Invariants: `acked` is at most the master's last entry; every call in flight continues where
-/// another one, or `acked`, ended at the time it was claimed.
+/// Invariant: `acked < next ≤ last + 1`, where `last` is the master's last entry.
 #[derive(Debug)]
 pub struct Line {
     url: Arc<str>,
     kind: Kind,
-    /// It holds everything up to and including this, as far as is known.
+    /// The last entry that the secondary holds, as far as is known.
     acked: Seq,
-    /// Those in flight, oldest first.
+    /// The first entry that no call carries yet.
+    next: Seq,
+    /// The calls in flight, oldest first.
     calls: Vec<InFlight>,
     calls_made: u64,
-    /// Which process answers there, and the number of the first call that it answered.
-    instance: Option<(String, u64)>,
+    process: Option<Process>,
     /// Why the last call failed, if it did.
     last_error: Option<String>,
-    /// Its log is not a prefix of the master's.
+    /// The secondary's log is not a prefix of the master's.
     diverged: bool,
-    health: Health,
-    /// Calls that failed in a row, and when the next may be made.
+    heartbeats: Heartbeats,
+    /// The number of calls that failed in a row.
     failures: u32,
+    /// The end of the pause after a failure.
     retry_at: Option<Instant>,
-    /// Since when it has lacked something without making progress.
+    /// Since when the secondary has lacked something without making progress.
     behind_since: Option<Instant>,
 }
 
@@ -63,29 +86,35 @@ impl Line {
             url: url.into(),
             kind: Kind::Unknown,
             acked: Seq::NONE,
+            next: Seq::NONE.next(),
             calls: Vec::new(),
             calls_made: 0,
-            instance: None,
+            process: None,
             last_error: None,
             diverged: false,
-            health: Health::first(false, thresholds),
+            heartbeats: Heartbeats::first(false, thresholds),
             failures: 0,
             retry_at: None,
             behind_since: None,
         }
     }
 
-    /// Its base URL.
+    /// The base URL of the secondary.
     pub fn url(&self) -> &Arc<str> {
         &self.url
     }
 
-    /// It holds everything up to and including this entry, as far as is known.
+    /// The last entry that the secondary holds, as far as is known.
     pub fn acked_seq(&self) -> Seq {
         self.acked
     }
 
-    /// How many calls were made to it.
+    /// The first entry that no call carries yet.
+    pub fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    /// The number of calls made to the secondary.
     pub fn calls_made(&self) -> u64 {
         self.calls_made
     }
@@ -95,22 +124,27 @@ impl Line {
         self.last_error.as_deref()
     }
 
-    /// Whether its log is not a prefix of the master's.
+    /// Whether the secondary's log is not a prefix of the master's.
     pub fn diverged(&self) -> bool {
         self.diverged
     }
 
-    /// For how long it has lacked something without making progress.
+    /// For how long the secondary has lacked something without making progress.
     pub fn lag(&self, now: Instant) -> Duration {
         self.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The master's reign begins over a log that ends with `last`.
-    pub(super) fn begin_reign(&mut self, last: Seq, found: Found, thresholds: Thresholds) {
-        self.health = Health::first(found != Found::Nothing, thresholds);
-        if found == Found::Original {
-            // It cannot say what it holds; sent again, it would hold everything twice.
-            (self.kind, self.acked) = (Kind::Original, last);
+    /// Whether a call that arrives twice is stored once.
+    pub fn recognises_repeats(&self) -> bool {
+        self.kind == Kind::Numbering
+    }
+
+    /// The reign of the master begins over a log that ends with `last`.
+    pub(super) fn begin_reign(&mut self, last: Seq, found: &Found, thresholds: Thresholds) {
+        self.heartbeats = Heartbeats::first(*found != Found::Nothing, thresholds);
+        if *found == Found::Original {
+            // An original cannot say what it holds; sent again, it would hold everything twice.
+            (self.kind, self.acked, self.next) = (Kind::Original, last, last.next());
         }
     }
 
@@ -119,49 +153,31 @@ impl Line {
         self.behind_since.get_or_insert(now);
     }
 
-    pub(super) fn status(&self, thresholds: Thresholds) -> Status {
-        self.health.status(thresholds)
+    pub(super) fn health(&self, thresholds: Thresholds) -> Health {
+        self.heartbeats.health(thresholds)
     }
 
-    /// A heartbeat was answered, or was not; returns the new status if it has changed.
-    pub(super) fn beat(&mut self, answered: bool, thresholds: Thresholds) -> Option<Status> {
-        let before = self.status(thresholds);
-        self.health.beat(answered);
-        let after = self.status(thresholds);
+    /// A heartbeat was answered, or was not; returns the new health if it has changed.
+    pub(super) fn beat(&mut self, answered: bool, thresholds: Thresholds) -> Option<Health> {
+        let before = self.health(thresholds);
+        self.heartbeats.beat(answered);
+        let after = self.health(thresholds);
         if after == before {
             return None;
         }
-        if after == Status::Healthy {
-            self.forgive();
+        if after == Health::Healthy {
+            self.end_pause();
         }
         Some(after)
     }
 
-    /// Calls may be made at once again.
-    fn forgive(&mut self) {
+    fn end_pause(&mut self) {
         (self.failures, self.retry_at) = (0, None);
     }
 
-    /// The last entry such that it and all before it are acknowledged or on their way.
-    pub(super) fn covered(&self) -> Seq {
-        let mut covered = self.acked;
-        // A call's entries may begin before, inside or after what others carry: repeat until
-        // nothing more connects. There are at most WINDOW of them.
-        while let Some(call) =
-            self.on_their_way().find(|call| call.first <= covered.next() && call.last > covered)
-        {
-            covered = call.last;
-        }
-        covered
-    }
-
-    fn on_their_way(&self) -> impl DoubleEndedIterator<Item = &InFlight> {
-        self.calls.iter().filter(|call| !call.lost)
-    }
-
-    /// Whether a call that it gets twice is stored once.
-    pub(super) fn recognises_repeats(&self) -> bool {
-        self.kind == Kind::Numbering
+    /// Whether no call is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.latest_call().is_none()
     }
 
     /// Whether calls that are not urgent wait out the pause after a failure.
@@ -169,35 +185,34 @@ impl Line {
         self.retry_at.is_some()
     }
 
-    /// When the next call may start: `None` for not before one in flight has been answered.
-    /// `Some(None)` is now.
-    pub(super) fn free_at(&self, urgent: bool) -> Option<Option<Instant>> {
-        let spaced = self.spaced_at()?;
-        Some(if urgent { spaced } else { spaced.max(self.retry_at) })
+    fn latest_call(&self) -> Option<&InFlight> {
+        self.calls.iter().rfind(|call| !call.lost)
     }
 
-    fn spaced_at(&self) -> Option<Option<Instant>> {
-        if self.calls.len() >= WINDOW {
-            return None;
+    /// When the next call may start. An urgent call does not wait out the pause after a failure.
+    pub(super) fn free_at(&self, urgent: bool) -> When {
+        let spaced = self.spaced_at();
+        match self.retry_at {
+            Some(at) if !urgent => spaced.max(When::At(at)),
+            _ => spaced,
         }
-        match self.on_their_way().next_back() {
-            None => Some(None),
-            Some(_) if self.kind != Kind::Numbering => None,
+    }
+
+    /// When the calls in flight leave room for another one.
+    pub(super) fn spaced_at(&self) -> When {
+        match self.latest_call() {
+            _ if self.calls.len() >= WINDOW => When::Blocked,
+            None => When::Now,
+            Some(_) if self.kind != Kind::Numbering => When::Blocked,
             Some(latest) => {
                 let count = u32::try_from(self.calls.len()).expect("at most WINDOW calls");
-                Some(Some(latest.since + SPACING * count))
+                When::At(latest.since + SPACING * count)
             }
         }
     }
 
-    /// Since when it has lacked something that it could be called for at once.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
-        let is_free = self.on_their_way().next().is_none() && !self.is_paused();
-        self.behind_since.filter(|_| is_free)
-    }
-
-    /// Begins the call of this number: it carries what is not covered yet.
-    pub(super) fn call(
+    /// Begins a call with the entries from `next` on.
+    pub(super) fn begin_call(
         &mut self,
         id: LineId,
         number: u64,
@@ -205,18 +220,30 @@ impl Line {
         log: &Log,
         now: Instant,
     ) -> Call {
-        let first = self.covered().next();
-        // Until it is known to understand more, one entry in the original's form.
+        let first = self.next;
+        // A secondary that may be an original gets one entry, in the original's form.
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
         let (body, last) = replicate_body(log, epoch, self.acked, first, until);
+        self.next = last.next();
         self.calls_made += 1;
-        self.calls.push(InFlight { number, first, last, since: now, lost: false });
-        let (acked, instance) = (self.acked, self.instance.as_ref().map(|(_, since)| *since));
+        self.calls.push(InFlight { number, first, since: now, lost: false });
+        self.check(log);
+        let process = self.process.as_ref().map(|process| process.since);
         let is_whole = last == log.last_seq();
-        Call { line: id, first, last, body, number, since: now, is_whole, acked, instance }
+        Call {
+            line: id,
+            first,
+            last,
+            body,
+            number,
+            since: now,
+            is_whole,
+            acked: self.acked,
+            process,
+        }
     }
 
-    /// The call is over. Takes note of what it means.
+    /// Ends a call: its entries are acknowledged, or are to be sent again.
     ///
     /// # Errors
     /// Why the entries were not taken.
@@ -228,12 +255,14 @@ impl Line {
         now: Instant,
         random: u64,
     ) -> Result<(), String> {
-        self.calls.retain(|in_flight| in_flight.number != call.number);
+        let is_lost = |other: &InFlight| other.number == call.number && other.lost;
+        let lost = self.calls.iter().any(is_lost);
+        self.calls.retain(|other| other.number != call.number);
         let settled = self.weigh(call, verdict, log, now);
         match &settled {
             Ok(()) => {
                 self.last_error = None;
-                self.forgive();
+                self.end_pause();
             }
             Err(detail) => {
                 self.last_error = Some(detail.clone());
@@ -241,7 +270,22 @@ impl Line {
                 self.retry_at = Some(now + backoff(self.failures, random));
             }
         }
+        // The entries of a lost call have been sent again already.
+        if !lost && self.acked < call.last {
+            self.send_again(call.first);
+        }
+        self.check(log);
         settled
+    }
+
+    /// Has the next call begin with this entry, unless it is acknowledged.
+    fn send_again(&mut self, first: Seq) {
+        self.next = self.next.min(first).max(self.acked.next());
+    }
+
+    fn check(&self, log: &Log) {
+        let (acked, next, last) = (self.acked, self.next, log.last_seq());
+        assert!(acked < next && next <= last.next(), "acked {acked} < next {next} ≤ {last} + 1");
     }
 
     fn weigh(
@@ -273,10 +317,7 @@ impl Line {
                     let held = position.last_seq;
                     return Err(format!("refused entry {} and holds {held}", call.first));
                 }
-                // It has waited for those that were to come before. They are sent again; should
-                // they arrive after all, they are duplicates.
-                let earlier = self.calls.iter_mut().filter(|other| other.number < call.number);
-                earlier.for_each(|other| other.lost = true);
+                self.lose_calls_before(call.number);
                 Ok(())
             }
             Verdict::Stale(position) => {
@@ -290,10 +331,23 @@ impl Line {
         }
     }
 
-    /// Takes note of where it says that it stands, as the answer to the question of this number.
+    /// A secondary that has waited for the earlier calls in vain will not get them: their entries
+    /// are sent again. Should a call arrive after all, the secondary recognises it.
+    fn lose_calls_before(&mut self, number: u64) {
+        let mut first = self.next;
+        for earlier in self.calls.iter_mut().filter(|other| other.number < number && !other.lost) {
+            earlier.lost = true;
+            first = first.min(earlier.first);
+        }
+        self.send_again(first);
+    }
+
+    /// Takes note of the position that the secondary gave as the answer to the call or heartbeat of
+    /// this number.
     ///
     /// # Errors
-    /// When its log is not a prefix of the master's; then nothing of it counts as acknowledged.
+    /// When the log there is not a prefix of the master's; then nothing of it counts as
+    /// acknowledged.
     pub(super) fn observe(
         &mut self,
         number: u64,
@@ -322,7 +376,7 @@ impl Line {
         Ok(())
     }
 
-    /// Takes note that it could not be asked, or is not what it should be.
+    /// Takes note that the secondary could not be asked, or that its answer was wrong.
     pub(super) fn note_error(&mut self, detail: String) {
         self.last_error = Some(detail);
     }
@@ -330,6 +384,7 @@ impl Line {
     fn advance(&mut self, to: Seq, last: Seq, now: Instant) {
         let progress = to > self.acked;
         self.acked = self.acked.max(to);
+        self.next = self.next.max(self.acked.next());
         if self.acked >= last {
             self.behind_since = None;
         } else if progress || self.behind_since.is_none() {
@@ -337,30 +392,28 @@ impl Line {
         }
     }
 
-    fn is(&self, instance: &str) -> bool {
-        self.instance.as_ref().is_some_and(|(known, _)| known == instance)
+    fn is(&self, name: &str) -> bool {
+        self.process.as_ref().is_some_and(|process| process.name == name)
     }
 
-    /// Whether it lacks what it had acknowledged, as the same process, when the call was claimed.
+    /// Whether the process that had acknowledged entries before the call began now lacks them.
     fn takes_back(&self, call: &Call, position: &Position) -> bool {
-        let same = |(name, since): &(String, u64)| {
-            *name == position.instance && Some(*since) == call.instance
-        };
-        self.instance.as_ref().is_some_and(same) && position.last_seq < call.acked
+        let since = self.process.as_ref().map(|process| process.since);
+        self.is(&position.instance) && since == call.process && position.last_seq < call.acked
     }
 
-    /// Takes note of which process has answered the question of this number; `false` if a later
-    /// one has answered already.
-    fn identify(&mut self, instance: &str, number: u64) -> bool {
+    /// Takes note of which process has answered the call or heartbeat of this number. Returns
+    /// `false` when a later process has answered already.
+    fn identify(&mut self, name: &str, number: u64) -> bool {
         self.kind = Kind::Numbering;
-        match &self.instance {
-            Some((known, _)) if known == instance => true,
-            Some((_, since)) if number < *since => false,
+        match &self.process {
+            Some(known) if known.name == name => true,
+            Some(known) if number < known.since => false,
             _ => {
-                // Also what an original acknowledged there before.
-                self.acked = Seq::NONE;
-                self.forgive();
-                self.instance = Some((instance.to_string(), number));
+                // Acknowledgements of the former process, or of an original, count no more.
+                (self.acked, self.next) = (Seq::NONE, Seq::NONE.next());
+                self.end_pause();
+                self.process = Some(Process { name: name.to_string(), since: number });
                 true
             }
         }

@@ -1,9 +1,10 @@
-//! One line per secondary: what it has acknowledged, and the calls that are on their way.
+//! One line per node that keeps the log: the secondaries, and the master's own disk. A line knows
+//! what its node holds, what is on its way there, and when more may be sent.
 //!
-//! A call continues where the ones before it end and carries everything that the log holds from
-//! there on, so entries that arrive while a call is out ride on the next one: batches without a
-//! queue. Order, catch-up and the recognition of duplicates need nothing more. A secondary that
-//! lacks entries answers so, and the line steps back to what it has.
+//! A call carries everything that the log holds from the line's cursor `next` on, so entries that
+//! arrive while a call is out ride on the next one: batches without a queue. Order, catch-up and
+//! the recognition of duplicates need nothing more. A secondary that lacks entries answers so, and
+//! the cursor steps back to what it holds.
 //!
 //! # Several calls in flight
 //!
@@ -13,70 +14,96 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
-//! A master with a disk waits a little for full batches (`gather.rs`). While some line does, its own
-//! disk is not written either: both leave together.
+//! A master with a disk waits a little for full batches (`gather.rs`). All lines send a batch at
+//! the same time, or a client would wait for two batches in turn.
 //!
 //! # Failures
 //!
-//! After a failure a line is left alone for a while that doubles with each further one, however
-//! many clients wait: [`backoff`](crate::health::backoff). A request of the original's kind, which fails fast, calls all the
-//! same. A secondary that is heard of again is called at once.
+//! After a failure a line pauses for a while that doubles with each further one, however many
+//! clients wait: [`backoff`](crate::health::backoff). A request of the original's kind, which fails
+//! fast, is urgent and ends the pause. A secondary that is heard of again is called at once.
 //!
 //! A call can be lost without a sign: its connection leads nowhere. When a later call has arrived
-//! and was refused for what is missing before it, the earlier ones no longer count as on their
-//! way, and the next call carries their entries again.
+//! and was refused for the entries missing before it, the earlier calls count as lost, and the next
+//! call carries their entries again.
 //!
 //! # Who is there
 //!
-//! A secondary says in every answer which process it is. When that changes, whatever the former
-//! one acknowledged is forgotten, and late answers of the former one no longer count.
+//! A secondary says in every answer which process it is. When the process changes, everything that
+//! the former one acknowledged is forgotten, and its late answers no longer count.
 
+mod disk;
 mod gather;
 mod line;
 mod verdict;
 
 use std::time::{Duration, Instant};
 
-use common::entries::{Epoch, Log, Seq};
-use common::store::StoreError;
-use common::wire::Position;
+use common::entries::{Batch, Epoch, Log, Seq};
+use common::wire::{Health, Position};
 
 use crate::concern;
-use crate::health::{Status, Thresholds};
+use crate::health::Thresholds;
 
+use disk::Disk;
 use gather::Gather;
 
 pub use line::Line;
 pub use verdict::Verdict;
 
-/// See the module: what the latest call is out for, per call in flight, before the next starts.
+/// How long the latest call is out, per call in flight, before the next may start.
 pub const SPACING: Duration = Duration::from_millis(5);
 
-/// Calls in flight to one secondary at most.
+/// The most calls in flight to one secondary.
 pub const WINDOW: usize = 32;
 
 /// Which secondary, as an index into the list of them.
 pub type LineId = usize;
 
-/// A call to make: everything the thread that makes it needs.
+/// When something may happen, earliest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum When {
+    /// At once.
+    Now,
+    /// From this instant on.
+    At(Instant),
+    /// Not before something else has happened.
+    Blocked,
+}
+
+impl When {
+    /// Whether it may happen now.
+    pub fn is_due(self, now: Instant) -> bool {
+        self <= When::At(now)
+    }
+
+    /// The instant to wait for, if there is one.
+    pub fn instant(self) -> Option<Instant> {
+        if let When::At(at) = self { Some(at) } else { None }
+    }
+}
+
+/// A call to make: everything that its thread needs.
 #[derive(Debug)]
 pub struct Call {
-    /// Whom to call.
+    /// The line that it belongs to.
     pub line: LineId,
     /// The first entry carried.
     pub first: Seq,
     /// The last entry carried.
     pub last: Seq,
-    /// What to post to `/replicate`.
+    /// The body for `POST /replicate`.
     pub body: Vec<u8>,
+    /// When the call began.
+    pub since: Instant,
+    /// Whether the call carries the log to its end.
+    pub is_whole: bool,
+    /// Later calls have greater numbers.
     number: u64,
-    since: Instant,
-    /// It carries all that there was.
-    is_whole: bool,
-    /// What was acknowledged when it was claimed, and by which process: the number that goes with
-    /// its name.
+    /// The line's `acked` when the call began.
     acked: Seq,
-    instance: Option<u64>,
+    /// The process that answered for the secondary when the call began.
+    process: Option<u64>,
 }
 
 /// Entries that a secondary did not take.
@@ -88,42 +115,40 @@ pub struct Failure {
     pub first: Seq,
     /// The last entry of that call.
     pub last: Seq,
-    /// The number of that call: those claimed later have greater ones.
+    /// The number of that call.
     pub call: u64,
     /// Why, in words.
     pub detail: String,
 }
 
-/// What a starting master has heard of a secondary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The answer of a secondary to a starting master.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing in time.
+    /// No answer in time.
     Nothing,
-    /// It is an original, which does not say where it stands.
+    /// An original, which does not say where it stands.
     Original,
-    /// It is one of ours.
-    Ours,
+    /// One of ours, and where it stands.
+    Ours(Position),
 }
 
 /// All lines of a master.
 #[derive(Debug)]
 pub struct Lines {
     lines: Vec<Line>,
+    /// The line to the master's own disk, if the log is kept there.
+    disk: Option<Disk>,
+    /// Full batches; only for a log on disk, for in memory a batch costs too little.
+    gather: Option<Gather>,
     epoch: Epoch,
     last_number: u64,
     /// The last entry of the log.
     last: Seq,
-    /// The last entry that the master itself holds for good: with a disk, the last one on it.
-    stored: Seq,
-    has_disk: bool,
-    disk_failed: Option<StoreError>,
     /// The last entry that a quorum has held.
     committed: Seq,
     /// How many nodes are a quorum, the master included.
     quorum: usize,
     thresholds: Thresholds,
-    /// If batches are to be full.
-    gather: Option<Gather>,
     /// A greater epoch that a secondary has heard of: this master's reign is over.
     fenced_by: Option<Epoch>,
 }
@@ -133,36 +158,30 @@ impl Lines {
     pub fn new(urls: &[String], thresholds: Thresholds) -> Lines {
         Lines {
             lines: urls.iter().map(|url| Line::new(url, thresholds)).collect(),
+            disk: None,
+            gather: None,
             epoch: Epoch::default(),
             last_number: 0,
             last: Seq::NONE,
-            stored: Seq::NONE,
-            has_disk: false,
-            disk_failed: None,
             committed: Seq::NONE,
             quorum: concern::majority(urls.len() + 1),
             thresholds,
-            gather: None,
             fenced_by: None,
         }
     }
 
-    /// The log is kept on a disk, which holds it up to this entry.
-    pub fn keep_on_disk(&mut self, stored: Seq) {
-        (self.has_disk, self.last, self.stored) = (true, stored, stored);
-        self.gather = Some(Gather::new(Instant::now()));
+    /// Keeps the log on a disk too, which holds it up to this entry.
+    pub fn keep_on_disk(&mut self, last: Seq, now: Instant) {
+        self.last = last;
+        (self.disk, self.gather) = (Some(Disk::new(last)), Some(Gather::new(now)));
     }
 
-    /// Begins the reign of this epoch, over a log that ends with this entry; `found` says what was
-    /// heard of each secondary.
+    /// Begins the reign of this epoch, over a log that ends with `last`.
     pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, found: &[Found]) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
         (self.epoch, self.last) = (epoch, last);
-        if !self.has_disk {
-            self.stored = last;
-        }
         for (line, found) in self.lines.iter_mut().zip(found) {
-            line.begin_reign(last, *found, self.thresholds);
+            line.begin_reign(last, found, self.thresholds);
         }
     }
 
@@ -170,9 +189,6 @@ impl Lines {
     pub fn appended(&mut self, seq: Seq, now: Instant) {
         assert_eq!(seq, self.last.next(), "entries are appended one after another");
         self.last = seq;
-        if !self.has_disk {
-            self.stored = seq;
-        }
         self.lines.iter_mut().for_each(|line| line.appended(now));
         if let Some(gather) = &mut self.gather {
             gather.appended(now);
@@ -180,36 +196,35 @@ impl Lines {
         self.commit();
     }
 
-    /// When what is not yet on the master's disk should be written: `None` when there is nothing,
-    /// or it has failed. `Some(None)` is now.
-    pub fn save_at(&self) -> Option<Option<Instant>> {
-        if self.stored >= self.last || self.disk_failed.is_some() {
+    /// The last entry that the master itself holds for good: with a disk, the last one on it.
+    pub fn stored_seq(&self) -> Seq {
+        self.disk.as_ref().map_or(self.last, Disk::acked_seq)
+    }
+
+    /// Whether a write to the master's disk has failed.
+    pub fn disk_has_failed(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::has_failed)
+    }
+
+    /// When the next transaction on the master's disk may start.
+    pub fn disk_due(&self) -> When {
+        let Some(disk) = &self.disk else { return When::Blocked };
+        disk.free_at(self.last).max(self.batch_leaves_at(disk.next_seq()))
+    }
+
+    /// Begins a transaction of about `most_bytes`, if one may start; it must then be settled.
+    pub fn claim_disk(&mut self, log: &Log, most_bytes: usize, now: Instant) -> Option<Batch> {
+        if !self.disk_due().is_due(now) {
             return None;
         }
-        let gathers_until = (0..self.count()).filter_map(|line| self.gathers_until(line)).min();
-        Some(gathers_until.filter(|_| self.left() <= self.stored))
+        Some(self.disk.as_mut()?.begin_write(log, most_bytes))
     }
 
-    /// Everything up to and including this entry is on the master's disk.
-    pub fn store(&mut self, seq: Seq) {
-        assert!(seq <= self.last, "entry {seq} stored, the last is {}", self.last);
-        self.stored = self.stored.max(seq);
+    /// Ends a transaction whose last entry is `last`.
+    pub fn settle_disk(&mut self, last: Seq, is_written: bool) {
+        let disk = self.disk.as_mut().expect("a transaction belongs to a disk");
+        disk.settle(last, is_written);
         self.commit();
-    }
-
-    /// The last entry that the master itself holds for good.
-    pub fn stored_seq(&self) -> Seq {
-        self.stored
-    }
-
-    /// The master's disk has failed: nothing more is stored.
-    pub fn fail_disk(&mut self, error: StoreError) {
-        self.disk_failed.get_or_insert(error);
-    }
-
-    /// Why nothing more is stored.
-    pub fn disk_failed(&self) -> Option<&StoreError> {
-        self.disk_failed.as_ref()
     }
 
     /// The last entry that a quorum has held. It does not go back when a secondary forgets.
@@ -219,37 +234,42 @@ impl Lines {
 
     fn commit(&mut self) {
         let mut held: Vec<u64> = self.lines.iter().map(|line| line.acked_seq().0).collect();
-        held.push(self.stored.0);
+        held.push(self.stored_seq().0);
         self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
     }
 
-    /// A heartbeat was answered, or was not; returns the new status if it has changed.
-    pub fn beat(&mut self, line: LineId, answered: bool) -> Option<Status> {
+    /// A heartbeat was answered, or was not; returns the new health if it has changed.
+    pub fn beat(&mut self, line: LineId, answered: bool) -> Option<Health> {
         self.lines[line].beat(answered, self.thresholds)
     }
 
-    /// How a secondary is, as far as heartbeats tell.
-    pub fn status(&self, line: LineId) -> Status {
-        self.lines[line].status(self.thresholds)
+    /// The health of a secondary, as far as heartbeats tell.
+    pub fn health(&self, line: LineId) -> Health {
+        self.lines[line].health(self.thresholds)
     }
 
-    /// Nodes that are not known to be away, the master included.
+    /// The number of nodes that are not known to be away, the master included.
     pub fn reachable(&self) -> usize {
-        let there = |line: &LineId| self.status(*line) != Status::Unhealthy;
+        let there = |line: &LineId| self.health(*line) != Health::Unhealthy;
         1 + (0..self.lines.len()).filter(there).count()
     }
 
-    /// Every line, in the order of the settings.
+    /// The lines to the secondaries, in the order of the settings.
     pub fn iter(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter()
     }
 
-    /// How many secondaries there are.
+    /// The line to this secondary.
+    pub fn line(&self, line: LineId) -> &Line {
+        &self.lines[line]
+    }
+
+    /// The number of secondaries.
     pub fn count(&self) -> usize {
         self.lines.len()
     }
 
-    /// This reign.
+    /// The epoch of this reign; 0 before it begins.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -269,33 +289,36 @@ impl Lines {
         self.lines.iter().filter(|line| line.acked_seq() >= seq).count()
     }
 
-    /// What this secondary holds, as far as is known.
-    pub fn acked_seq(&self, line: LineId) -> Seq {
-        self.lines[line].acked_seq()
-    }
-
-    /// The last number given to a call: those claimed from now on have greater ones.
+    /// The number of the last call: those that begin from now on have greater ones.
     pub fn last_number(&self) -> u64 {
         self.last_number
     }
 
-    /// A number for a question that is not a call, like a heartbeat: answers are ordered by it.
+    /// A number for a heartbeat: answers to calls and heartbeats are ordered by their numbers.
     pub fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
     }
 
-    /// Whether a call that begins now would carry this entry to this line.
-    pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
+    /// When the next call to this secondary may start.
+    pub fn due(&self, line: LineId, urgent: bool) -> When {
+        let line = &self.lines[line];
         // Before its reign begins a master calls nobody: it may have no right to.
-        let reigns = self.epoch > Epoch::default();
-        let is_free = || self.free_at(line, urgent).is_some_and(|at| at.is_none_or(|at| at <= now));
-        reigns && self.covered(line) < seq && is_free()
+        if self.epoch == Epoch::default() || line.next_seq() > self.last {
+            return When::Blocked;
+        }
+        let free_at = line.free_at(urgent);
+        if line.is_idle() && !line.is_paused() {
+            free_at.max(self.batch_leaves_at(line.next_seq()))
+        } else {
+            free_at
+        }
     }
 
-    /// Whether a call that this secondary gets twice is stored once.
-    pub fn recognises_repeats(&self, line: LineId) -> bool {
-        self.lines[line].recognises_repeats()
+    /// When a busy line that lacks the entry has room for another call.
+    pub fn room_for(&self, line: LineId, seq: Seq) -> When {
+        let line = &self.lines[line];
+        if line.next_seq() <= seq { line.spaced_at() } else { When::Blocked }
     }
 
     /// Whether calls to this secondary that are not urgent wait out the pause after a failure.
@@ -303,45 +326,46 @@ impl Lines {
         self.lines[line].is_paused()
     }
 
-    /// The last entry that the line has or will have by the calls in flight.
-    pub fn covered(&self, line: LineId) -> Seq {
-        self.lines[line].covered()
+    /// Whether no call is on its way to this secondary.
+    pub fn is_idle(&self, line: LineId) -> bool {
+        self.lines[line].is_idle()
     }
 
-    /// When a call that carries this entry may start, if the line lacks it and it is a matter of
-    /// time.
-    pub fn next_claim_at(&self, line: LineId, seq: Seq, urgent: bool) -> Option<Instant> {
-        if self.covered(line) < seq { self.free_at(line, urgent)? } else { None }
+    /// When a line with this cursor may send a batch: it waits for a full one, unless the entries
+    /// have left for a secondary already.
+    fn batch_leaves_at(&self, next: Seq) -> When {
+        match &self.gather {
+            Some(gather) if self.leads(next) => gather.leaves_at(self.last),
+            _ => When::Now,
+        }
     }
 
-    /// When the next call to this secondary may start: `None` for not before one in flight has been
-    /// answered. `Some(None)` is now.
-    fn free_at(&self, line: LineId, urgent: bool) -> Option<Option<Instant>> {
-        Some(self.lines[line].free_at(urgent)?.max(self.gathers_until(line)))
+    /// Whether no secondary has been sent more than a line with this cursor.
+    fn leads(&self, next: Seq) -> bool {
+        self.lines.iter().all(|line| line.next_seq() <= next)
     }
 
-    /// Until when the line waits for a fuller batch, if it does. Lines leave together: what one
-    /// node is getting does not wait at another. Otherwise each might carry full batches, and every
-    /// client wait for a part of the way of both.
-    pub fn gathers_until(&self, line: LineId) -> Option<Instant> {
-        let gather = self.gather.as_ref()?;
-        let waits_since = self.lines[line].waits_since()?;
-        let leads = self.left() <= self.covered(line);
-        if leads { gather.until(self.last, waits_since) } else { None }
+    fn batch_leaves(&mut self) {
+        if let Some(gather) = &mut self.gather {
+            gather.left();
+        }
     }
 
-    /// Whether it matters to [`Lines::settle`] how many requests wait.
-    pub fn gathers(&self) -> bool {
-        self.gather.is_some()
+    /// So many clients are answered now that a batch is settled which took this long.
+    pub fn batch_answered(&mut self, count: usize, took: Duration, now: Instant) {
+        if let Some(gather) = self.gather.as_mut().filter(|_| count > 0) {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            gather.answered(count, took, self.last, now);
+        }
     }
 
-    /// The last entry that has left for a secondary.
-    fn left(&self) -> Seq {
-        self.lines.iter().map(Line::covered).max().unwrap_or_default()
+    /// Whether a call that begins now would carry this entry to this line.
+    pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
+        self.lines[line].next_seq() <= seq && self.due(line, urgent).is_due(now)
     }
 
-    /// Claims the line, if it is free and lacks this entry: the call must then be made and settled.
-    /// An urgent one does not wait out the pause after a failure.
+    /// Begins a call to this secondary, if one may start that carries this entry; the call must then
+    /// be made and settled.
     pub fn claim(
         &mut self,
         id: LineId,
@@ -354,19 +378,16 @@ impl Lines {
             return None;
         }
         let (number, epoch) = (self.next_number(), self.epoch);
-        if let Some(gather) = &mut self.gather {
-            gather.batch_left();
-        }
-        Some(self.lines[id].call(id, number, epoch, log, now))
+        self.batch_leaves();
+        Some(self.lines[id].begin_call(id, number, epoch, log, now))
     }
 
-    /// Settles a call that was claimed, on which so many requests wait for their entry: `Some` if
-    /// the entries were not taken. `random` spreads the pause before the next try.
+    /// Settles a call: returns a failure if the entries were not taken. `random` spreads the pause
+    /// before the next try.
     pub fn settle(
         &mut self,
         call: &Call,
         verdict: Verdict,
-        awaited: u32,
         log: &Log,
         now: Instant,
         random: u64,
@@ -379,11 +400,6 @@ impl Lines {
             _ => {}
         }
         let settled = self.lines[call.line].settle(call, verdict, log, now, random);
-        // The next try, and the next piece of a long way to catch up, wait for nobody.
-        let is_round = settled.is_ok() && call.is_whole && awaited > 0;
-        if let Some(gather) = self.gather.as_mut().filter(|_| is_round) {
-            gather.batch_over(awaited, now - call.since, self.last, now);
-        }
         self.commit();
         let Call { line, first, last, number, .. } = *call;
         settled.err().map(|detail| Failure { line, first, last, call: number, detail })
@@ -395,7 +411,7 @@ impl Lines {
         }
     }
 
-    /// Takes note of where a secondary says that it stands.
+    /// Takes note of the position that a secondary gave as the answer to this call or heartbeat.
     ///
     /// # Errors
     /// When its log is not a prefix of the master's; then nothing of it counts as acknowledged.
@@ -413,12 +429,7 @@ impl Lines {
         observed
     }
 
-    /// Why the last call to this secondary failed; `None` since it works again.
-    pub fn last_error(&self, line: LineId) -> Option<String> {
-        self.lines[line].last_error().map(str::to_string)
-    }
-
-    /// Takes note that a secondary could not be asked, or is not what it should be.
+    /// Takes note that a secondary could not be asked, or that its answer was wrong.
     pub fn note_error(&mut self, id: LineId, detail: String) {
         self.lines[id].note_error(detail);
     }

@@ -1,10 +1,9 @@
-//! What happens without a client: asking every secondary how it stands, and sending it what it
-//! lacks when no request is about to.
+//! The threads that work without a client.
 //!
-//! Two threads per secondary. The *heartbeat* asks on a connection of its own, so that a secondary
-//! which is silent on the others is still noticed, and tells it how far the log goes. The
-//! *courier* makes the same calls as a request does: retries, catch-up, and what is left over by
-//! requests that did not wait for this secondary.
+//! Two threads for each secondary. The *heartbeat* asks it how it stands, on a connection of its
+//! own, so that a secondary which is silent on the others is still noticed, and tells it how far the
+//! log goes. The *courier* sends what requests have left over: retries, catch-up, entries that
+//! arrived while a call was out. One courier more writes to the master's own disk.
 
 use std::sync::{Arc, Weak};
 use std::thread::Thread;
@@ -14,20 +13,20 @@ use std::{io, thread};
 use common::client::Client;
 use common::wire::{Heartbeat, Position, SecondaryHealth};
 
-use crate::lines::LineId;
-use crate::replication::Replication;
+use crate::lines::{LineId, When};
+use crate::state::Replication;
 
 /// How long a secondary may take to say how it is.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A courier that is not woken looks by itself this often: it ends then, if its master has.
+/// How often a sleeping courier looks whether its master is still there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the heartbeats, every `interval`. They end when nobody else holds the replication.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(replication: &Arc<Replication>, interval: Duration) -> io::Result<()> {
+pub fn start_heartbeats(replication: &Arc<Replication>, interval: Duration) -> io::Result<()> {
     for (line, url) in replication.urls().iter().enumerate() {
         let (client, replication) =
             (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
@@ -47,10 +46,10 @@ fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval
     }
 }
 
-/// Where the secondary stands; `None` if it is an original, which does not say.
+/// Asks a secondary where it stands. An original answers, but without a position.
 ///
 /// # Errors
-/// Why it did not answer, in words.
+/// Why there is no answer, in words.
 pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Position>, String> {
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
@@ -69,27 +68,45 @@ fn ask_original(client: &Client) -> Result<Option<Position>, String> {
     }
 }
 
-/// Starts the couriers; returns what it takes to wake each.
+/// Starts the couriers, one for each line and one for the disk if there is one. Returns their
+/// threads in that order.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start_couriers(replication: &Arc<Replication>) -> io::Result<Vec<Thread>> {
+pub fn start(replication: &Arc<Replication>) -> io::Result<Vec<Thread>> {
+    let disk = replication.urls().len();
     let start = |line| {
         let replication = Arc::downgrade(replication);
-        let spawned =
-            thread::Builder::new().name("courier".into()).spawn(move || carry(&replication, line));
-        Ok(spawned?.thread().clone())
+        let work = move || carry(&replication, |replication| send(replication, line));
+        Ok(thread::Builder::new().name("courier".into()).spawn(work)?.thread().clone())
     };
-    (0..replication.urls().len()).map(start).collect()
+    let mut threads = (0..disk).map(start).collect::<io::Result<Vec<Thread>>>()?;
+    if replication.store.is_some() {
+        let replication = Arc::downgrade(replication);
+        let work = move || carry(&replication, |replication| save(replication, disk));
+        threads.push(thread::Builder::new().name("disk".into()).spawn(work)?.thread().clone());
+    }
+    Ok(threads)
 }
 
-fn carry(replication: &Weak<Replication>, line: LineId) {
+/// Does one piece of work after the other; `work` tells until when there is none.
+fn carry(replication: &Weak<Replication>, work: impl Fn(&Replication) -> Result<(), When>) {
     while let Some(replication) = replication.upgrade() {
-        let idle = replication.courier_call(line);
+        let worked = work(&replication);
         drop(replication);
-        if let Err(until) = idle {
-            let until = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Err(until) = worked {
+            let until = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
             thread::park_timeout(until.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL));
         }
     }
+}
+
+fn send(replication: &Replication, line: LineId) -> Result<(), When> {
+    replication.make_call(&replication.claim_left_over(line)?);
+    Ok(())
+}
+
+fn save(replication: &Replication, disk: LineId) -> Result<(), When> {
+    replication.write_batch(&replication.claim_disk(disk)?);
+    Ok(())
 }

@@ -1,0 +1,61 @@
+//! The master's own disk, as one more line: it has what is written, and is sent what it lacks.
+
+use common::entries::{Batch, Log, Seq};
+
+use super::When;
+
+/// The master's disk.
+///
+/// Invariant: `acked < next ≤ last + 1`, where `last` is the last entry of the log. Between the two
+/// cursors lies the transaction that is being written.
+#[derive(Debug)]
+pub(super) struct Disk {
+    /// The last entry that is on the disk.
+    acked: Seq,
+    /// The first entry that no transaction carries yet.
+    next: Seq,
+    /// A write has failed: nothing more is written.
+    failed: bool,
+}
+
+impl Disk {
+    /// A disk that holds the log up to this entry.
+    pub(super) fn new(acked: Seq) -> Disk {
+        Disk { acked, next: acked.next(), failed: false }
+    }
+
+    pub(super) fn acked_seq(&self) -> Seq {
+        self.acked
+    }
+
+    pub(super) fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// When the next transaction may start: one is written at a time.
+    pub(super) fn free_at(&self, last: Seq) -> When {
+        let is_writing = self.acked.next() < self.next;
+        if is_writing || self.failed || self.next > last { When::Blocked } else { When::Now }
+    }
+
+    /// Begins a transaction of about `most_bytes` with the entries from `next` on.
+    pub(super) fn begin_write(&mut self, log: &Log, most_bytes: usize) -> Batch {
+        let batch = log.batch(self.next, most_bytes);
+        self.next = batch.last().next();
+        batch
+    }
+
+    /// Ends the transaction whose last entry is `last`.
+    pub(super) fn settle(&mut self, last: Seq, is_written: bool) {
+        assert_eq!(last.next(), self.next, "one transaction is written at a time");
+        if is_written {
+            self.acked = last;
+        } else {
+            self.failed = true;
+        }
+    }
+}

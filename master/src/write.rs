@@ -1,0 +1,270 @@
+//! The life of one write.
+//!
+//! A request appends its message, which gives it a place, and then, inside a scope of threads:
+//!
+//! - it calls every secondary whose line is free and lacks the entry, on scoped threads. A request
+//!   that needs every acknowledgement makes the last call on its own thread, for a thread costs more
+//!   than the call;
+//! - it waits until its entry is decided: enough nodes hold it, one has failed a request that fails
+//!   fast, or time is up. While its entry is on no call to a busy line, it looks again when the line
+//!   has room for a further call;
+//! - the client is answered. Leaving the scope joins the calls that are still out.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::{self, Scope, Thread};
+use std::time::{Duration, Instant};
+
+use common::entries::{Draft, Seq};
+use common::store::StoreError;
+use common::wire::{AckState, AckStatus};
+
+use crate::concern::Concern;
+use crate::lines::{Call, LineId};
+use crate::state::{NotAppended, Replication, State};
+use crate::waiters::{Standing, Ticket};
+
+/// How long the other secondaries may take to report after the first failure of a write, so that
+/// one answer names everything that is wrong.
+const FAILURE_GRACE: Duration = Duration::from_millis(100);
+
+/// How often a request lets other threads run before it calls: entries that they append ride on the
+/// call.
+pub(crate) const YIELDS: usize = 3;
+
+/// How long an entry waits at least for a call to end before a further one starts beside it.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As many nodes as the client asked for hold the entry.
+    Acknowledged(Stored),
+    /// The entry is in the log and will reach every secondary, but has not yet.
+    Unacknowledged {
+        /// The entry.
+        stored: Stored,
+        /// The node to be named first.
+        node: Arc<str>,
+        /// What is the matter with it.
+        why: Missing,
+    },
+    /// Nothing was appended.
+    NotAppended(NotAppended),
+    /// The master's disk failed before the entry was on it: nobody knows whether it is in the log
+    /// after a restart.
+    DiskFailed(Seq, StoreError),
+}
+
+/// Why an acknowledgement is missing.
+#[derive(Debug)]
+pub enum Missing {
+    /// The reign of this master is over.
+    Fenced,
+    /// A call has failed.
+    Failed(String),
+    /// It did not come within this time.
+    NotWithin(Duration),
+}
+
+impl fmt::Display for Missing {
+    /// In words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Fenced => {
+                f.write_str("fenced: another master reigns, which may not have the entry")
+            }
+            Missing::Failed(why) => f.write_str(why),
+            Missing::NotWithin(time) => write!(f, "no ack within {} ms", time.as_millis()),
+        }
+    }
+}
+
+/// An entry that is in the log.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its place.
+    pub seq: Seq,
+    /// The idempotency key was known: the entry was there before.
+    pub duplicate: bool,
+    /// The entry is on the master's disk, if there is one.
+    pub is_saved: bool,
+    /// What every secondary did.
+    pub acks: Vec<AckStatus>,
+}
+
+/// A request that waits.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    ticket: Ticket,
+    concern: Concern,
+    since: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Replication {
+    /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
+    /// with the outcome; the calls that are still out then are waited for after it.
+    pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Outcome)) {
+        let recovered = self.begun.wait_while(self.lock(), |state| state.recovering());
+        let mut state = recovered.unwrap_or_else(PoisonError::into_inner);
+        let since = Instant::now();
+        let (seq, duplicate) = match state.append(draft, since) {
+            Ok(appended) => appended,
+            Err(refused) => {
+                drop(state);
+                return answer(self, Outcome::NotAppended(refused));
+            }
+        };
+        let State { lines, waiters, timeline, .. } = &mut *state;
+        let ticket = waiters.add(seq, concern, thread::current(), lines);
+        if !duplicate {
+            self.metrics.appends.fetch_add(1, Relaxed);
+            let w = concern.acks_needed(lines.count()) + 1;
+            timeline.appended(seq, w, lines.count(), since);
+            self.bell.ring(lines.stored_seq());
+        }
+        let deadline = match concern {
+            // A call that is made at once ends before this, with a reason of its own.
+            Concern::AllOrFail => Some(since + self.options.ack_timeout + FAILURE_GRACE),
+            Concern::Nodes { timeout, .. } => timeout.map(|timeout| since + timeout),
+        };
+        let waiting = Waiting { ticket, concern, since, deadline };
+        thread::scope(|scope| {
+            let mut state = self.replicate(scope, state, waiting);
+            let failures = state.waiters.remove(ticket);
+            let outcome = self.outcome(&state, waiting, duplicate, &failures);
+            let ok = matches!(outcome, Outcome::Acknowledged(_));
+            state.timeline.answered(seq, ok, Instant::now());
+            drop(state);
+            answer(self, outcome);
+        });
+    }
+
+    /// Returns when the request is decided.
+    fn replicate<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        mut state: MutexGuard<'scope, State>,
+        waiting: Waiting,
+    ) -> MutexGuard<'scope, State> {
+        let Waiting { ticket, concern, since, deadline } = waiting;
+        loop {
+            state =
+                self.let_others_append(state, |state, now| state.can_call(ticket, concern, now));
+            let now = Instant::now();
+            let standing = state.look(ticket);
+            let mut calls = state.claim_free(ticket, concern, now);
+            let couriers = state.wake_couriers(now);
+            if !calls.is_empty() {
+                drop(state);
+                couriers.iter().for_each(Thread::unpark);
+                // A call that begins late might outlast the deadline.
+                let makes_one = concern == Concern::AllOrFail
+                    && standing == Standing::Pending
+                    && now <= since + FAILURE_GRACE;
+                let own = if makes_one { calls.pop() } else { None };
+                calls.into_iter().for_each(|call| self.make_call_on(scope, call));
+                own.iter().for_each(|call| self.make_call(call));
+                state = self.lock();
+                continue;
+            }
+            let until = match standing {
+                Standing::Satisfied | Standing::Failed => return state,
+                Standing::Failing(at) => Some(at + FAILURE_GRACE),
+                Standing::Pending => None,
+            };
+            let until = [until, deadline].into_iter().flatten().min();
+            if until.is_some_and(|until| now >= until) {
+                return state;
+            }
+            let room = state.room_at(ticket).map(|at| at.max(now + PATIENCE));
+            drop(state);
+            couriers.iter().for_each(Thread::unpark);
+            match [until, room].into_iter().flatten().min() {
+                Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
+                None => thread::park(),
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Lets other threads run for a moment while `is_free` says that a call could begin.
+    pub(crate) fn let_others_append<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        is_free: impl Fn(&State, Instant) -> bool,
+    ) -> MutexGuard<'a, State> {
+        for _ in 0..YIELDS {
+            if !is_free(&state, Instant::now()) {
+                break;
+            }
+            drop(state);
+            thread::yield_now();
+            state = self.lock();
+        }
+        state
+    }
+
+    fn make_call_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
+        let call = Arc::new(call);
+        let theirs = Arc::clone(&call);
+        let thread = thread::Builder::new().name("replicate".into());
+        if let Err(error) = thread.spawn_scoped(scope, move || self.make_call(&theirs)) {
+            let secondary = self.clients[call.line].base();
+            log::warn!("failed to start a thread secondary={secondary} error={error}");
+            self.make_call(&call);
+        }
+    }
+
+    fn outcome(
+        &self,
+        state: &State,
+        waiting: Waiting,
+        duplicate: bool,
+        failures: &[(LineId, String)],
+    ) -> Outcome {
+        let (seq, lines, concern) = (waiting.ticket.seq, &state.lines, waiting.concern);
+        let is_saved = lines.stored_seq() >= seq;
+        let stored = Stored { seq, duplicate, is_saved, acks: state.acks(seq, failures) };
+        if is_saved && lines.acks(seq) >= concern.acks_needed(lines.count()) {
+            return Outcome::Acknowledged(stored);
+        }
+        if let Some(error) = state.disk_failure().filter(|_| !is_saved) {
+            return Outcome::DiskFailed(seq, error.clone());
+        }
+        let named = |state| stored.acks.iter().find(|ack| ack.ack == state);
+        let missing = named(AckState::Failed).or_else(|| named(AckState::Pending));
+        let node = missing.map_or("the master".into(), |ack| Arc::clone(&ack.secondary));
+        let why = match missing.and_then(|ack| ack.detail.clone()) {
+            _ if lines.fenced_by().is_some() => Missing::Fenced,
+            Some(detail) => Missing::Failed(detail),
+            None => Missing::NotWithin(match concern {
+                Concern::AllOrFail => self.options.ack_timeout,
+                Concern::Nodes { timeout, .. } => timeout.unwrap_or_default(),
+            }),
+        };
+        Outcome::Unacknowledged { stored, node, why }
+    }
+}
+
+impl State {
+    fn look(&mut self, ticket: Ticket) -> Standing {
+        self.waiters.look(ticket, &self.lines)
+    }
+
+    fn acks(&self, seq: Seq, failures: &[(LineId, String)]) -> Vec<AckStatus> {
+        let status = |id| {
+            let line = self.lines.line(id);
+            let failure = failures.iter().find(|(failed, _)| *failed == id);
+            let (ack, detail) = match failure {
+                _ if line.acked_seq() >= seq => (AckState::Ok, None),
+                Some((_, detail)) => (AckState::Failed, Some(detail.clone())),
+                None => (AckState::Pending, None),
+            };
+            AckStatus { secondary: Arc::clone(line.url()), ack, detail }
+        };
+        (0..self.lines.count()).map(status).collect()
+    }
+}
