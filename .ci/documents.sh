@@ -12,7 +12,8 @@ wrong=0 links=0 tests=0
 main() {
     local document
     for document in "${documents[@]}"; do
-        if [ -f "$document" ]; then check_links "$document"; else complain "$document: does not exist"; fi
+        [ -f "$document" ] || { complain "$document: does not exist"; continue; }
+        check_links "$document"
     done
     check_tests
     [ "$tests" -ge 25 ] || complain "README.md: only $tests files of tests are named in its tables"
@@ -34,7 +35,8 @@ check_links() {
         [[ $link = *"#"* ]] || continue
         heading=${link#*#}
         headings "$file" | grep -qxF "$heading" || complain "$1: $file has no heading '$heading'"
-    done < <(grep -oE '\]\([^) ]+\)|^\[[^]]+\]: +[^ ]+' "$1" | sed -E 's/^\]\((.*)\)$/\1/; s/^\[[^]]*\]: +//')
+    done < <(grep -oE '\]\([^) ]+\)|^\[[^]]+\]: +[^ ]+' "$1" |
+        sed -E 's/^\]\((.*)\)$/\1/; s/^\[[^]]*\]: +//')
 }
 
 # headings DOCUMENT: as a link names them.

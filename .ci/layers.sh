@@ -14,13 +14,13 @@ wrong=0
 core=(common/src/{chunk,entries,wire,whole}.rs master/src/{concern,health,waiters}.rs)
 lines=master/src/lines  # all of it belongs to the core
 settings=({common,master,secondary}/src/settings.rs)
-rooms=(common/src/http/{server,reply,guard}.rs master/src/{routes,write,state,calls,scrape,metrics}.rs
-    secondary/src/{routes,replica}.rs)
+rooms=(common/src/http/{server,reply,guard}.rs
+    master/src/{routes,write,state,calls,scrape,metrics}.rs secondary/src/{routes,replica}.rs)
 
 # Paths; each stands for everything below it too. `common::*` is the crate under another name as
 # well, and a call of a method is `method::elapsed` here.
 edges='(common|master)::\*|common::(http|client|store|node|follow|reading|metrics|logging)'
-users='master::(routes|write|calls|couriers|state|recovery|events|timeline|metrics|scrape|directory)'
+users='master::(routes|write|calls|couriers|state|recovery|events|timeline|metrics|scrape)'
 machine='std::(net|thread|fs|os|process)|tiny_http|ureq|redb|socket2|libc|crossbeam|signal_hook'
 clock='(std::time::)?(Instant::now|SystemTime)|method::elapsed|time::(.*::)?now_(utc|local)'
 opening='std::(fs|process)|std::net::(Tcp|Udp|ToSocket).*|redb|common::store::(Store|Opened|open.*)'
@@ -29,7 +29,7 @@ opening+='|common::client::Client|method::(exists|is_dir|is_file|metadata|read_d
 main() {
     local file
     for file in "${core[@]}" "${settings[@]}" "${rooms[@]}" "$lines"/{mod,line}.rs; do
-        [ -f "$file" ] || complain "$file: does not exist. What took its place belongs into .ci/layers.sh"
+        [ -f "$file" ] || complain "$file: does not exist; its new name belongs into .ci/layers.sh"
     done
     for file in "$lines"/*.rs; do [[ $file = */tests.rs ]] || core+=("$file"); done
     find . -path '*/target' -prune -o -path '*/src/*.rs' ! -name tests.rs -print |
@@ -60,7 +60,7 @@ main() {
 
     check_way_of_a_write
     [ "$wrong" = 0 ] || { echo "LAYERS FAILED: $wrong complaints" >&2; exit 1; }
-    echo "$(wc -l <"$work/paths") paths in $(wc -l <"$work/files") files, none in a wrong direction."
+    echo "$(wc -l <"$work/paths") paths in $(wc -l <"$work/files") files, none of them wrong."
 }
 
 # forbid PATHS REASON FILES...: none of these files may use such a path.

@@ -76,7 +76,7 @@ function absolute(path,    parent) {
 }
 
 # Takes a::{b, c::{d, e}} apart.
-function import(prefix, tree,    depth, i, letter, piece, open) {
+function import(prefix, tree,    depth, i, letter, piece, open, inner) {
     for (i = 1; i <= length(tree) + 1; i++) {
         letter = i <= length(tree) ? substr(tree, i, 1) : ","
         if (letter != "," || depth > 0) {
@@ -86,8 +86,12 @@ function import(prefix, tree,    depth, i, letter, piece, open) {
         }
         gsub(/^ +| +$/, "", piece)
         open = index(piece, "{")
-        if (open) import(prefix substr(piece, 1, open - 1), substr(piece, open + 1, length(piece) - open - 1))
-        else if (piece != "") import_one(prefix piece)
+        if (open) {
+            inner = substr(piece, open + 1, length(piece) - open - 1)
+            import(prefix substr(piece, 1, open - 1), inner)
+        } else if (piece != "") {
+            import_one(prefix piece)
+        }
         piece = ""
     }
 }
@@ -103,7 +107,8 @@ function import_one(path,    name) {
     note(path)
     if (!exported || name == "*") return
     path = path_at[count]
-    passed_on[module "::" name] = path ~ /^(std|common|master|secondary)::/ ? path : module "::" path
+    if (path !~ /^(std|common|master|secondary)::/) path = module "::" path
+    passed_on[module "::" name] = path
 }
 
 # Where a path leads that goes by way of names that are passed on.
