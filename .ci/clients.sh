@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's examples of clients, run as they stand there: clients.sh README.md VENV_DIR URL
+# The clients of master/examples/README.md, run as they stand there: clients.sh README VENV_DIR URL
 #
 # URL is the master of a running cluster, VENV_DIR a Python environment with .ci/requirements.txt.
 # Between each client and the master stands a proxy that loses answers and breaks streams off. The
@@ -24,7 +24,7 @@ export NO_PROXY='*' PYTHONUNBUFFERED=1
 main() {
     local built
     block rust | diff - master/examples/client.rs ||
-        fail "the README's Rust client is not master/examples/client.rs"
+        fail "the Rust client of $readme is not master/examples/client.rs"
     built=$(cargo build --quiet --package master --example client \
         --message-format=json-render-diagnostics)
     rust_client=$(executable_of client <<<"$built")
@@ -35,12 +35,9 @@ main() {
     check_client rust 1
 }
 
-# block LANGUAGE: the README's block of that language in its section of clients.
+# block LANGUAGE: the block of that language.
 block() {
-    awk -v fence="\`\`\`$1" '
-        /^## / { section = $0 == "## Clients" }
-        /^```/ { inside = section && $0 == fence; next }
-        inside' "$readme"
+    awk -v fence="\`\`\`$1" '/^```/ { inside = $0 == fence; next } inside' "$readme"
 }
 
 # check_client LANGUAGE CUTS
@@ -49,7 +46,7 @@ check_client() {
     start_proxy "$2"
     block "$language" | sed "s#http://localhost:8000#$proxy#" >"$work/client.$language"
     message=$(grep -o 'hello from [A-Za-z]*' "$work/client.$language") ||
-        fail "the README has no client in $language that says hello"
+        fail "$readme has no client in $language that says hello"
 
     start_client "$language" "$work/first"
     wait_until 60 prints "$work/first" "$message" ||

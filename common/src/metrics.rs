@@ -1,7 +1,7 @@
 //! What a node counts and measures, in the text format of Prometheus: `GET /metrics`.
 //!
 //! Nothing is counted twice: what the log, the lines or the HTTP layer know anyway is read from
-//! them when somebody asks. The README says what each metric means and when to worry.
+//! them when somebody asks. `docker/README.md` says what each metric means and when to worry.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -301,7 +301,7 @@ pub struct SecondaryStatus {
     pub lag_seconds: f64,
     /// Calls that were made to it in this reign; each carries one entry or more.
     pub calls: u64,
-    /// Its log is not a prefix of the master's: see the README.
+    /// Its log is not a prefix of the master's: see `docker/README.md`.
     pub diverged: bool,
     /// Why the last call to it failed, if it did.
     pub last_error: Option<String>,

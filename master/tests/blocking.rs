@@ -14,8 +14,8 @@ use support::{SOON, at_once, wait_until};
 const SLACK: Duration = Duration::from_millis(700);
 
 #[test]
-fn a_post_takes_as_long_as_the_slowest_secondary() {
-    // Goal: not before the delay is over, not much after it, and delays do not add up.
+fn a_post_waits_for_the_slowest_secondary() {
+    // Goal: the answer comes when the longest delay is over, not much later; delays do not add up.
     let delay = Duration::from_millis(800);
     let cluster = Cluster::start(&[&[("DELAY_MS", "800")], &[], &[("DELAY_MS", "800")]], &[]);
     for number in 0..2 {
@@ -54,7 +54,7 @@ fn posts_at_once_to_a_slow_secondary_overlap() {
 }
 
 #[test]
-fn posts_one_after_another_to_a_slow_secondary_overlap_too() {
+fn staggered_posts_to_a_slow_secondary_overlap() {
     // Goal: a POST that arrives while a call is out does not wait for that call to come back.
     let delay = Duration::from_millis(1000);
     let cluster = Cluster::start(&[&[("DELAY_MS", "1000")]], &[]);

@@ -44,8 +44,9 @@ fn assert_level(cluster: &Cluster, sent: &[String]) {
 }
 
 #[test]
-fn a_secondary_that_restarts_empty_is_filled_without_a_post() {
-    // Goal: memory is lost with the process; the master notices by itself and sends everything.
+fn an_empty_secondary_is_filled_without_a_post() {
+    // Goal: the memory of a process is lost with it. The master notices by itself and sends
+    // everything.
     let mut cluster = Cluster::start(&[&[], &[]], &[]);
     let sent = post_all(&cluster, 100, 201);
     for secondary in [&mut [1][..], &mut [0, 1]] {
@@ -57,8 +58,9 @@ fn a_secondary_that_restarts_empty_is_filled_without_a_post() {
 }
 
 #[test]
-fn what_a_secondary_missed_arrives_when_it_is_back_without_a_post() {
-    // Goal: each 502 says that the message is in the log and will reach every secondary. It does.
+fn missed_messages_arrive_without_a_post() {
+    // Goal: each 502 says that the message is in the log and will reach every secondary. It does,
+    // once the secondary is back.
     let mut cluster = Cluster::start(&[&[], &[]], &[]);
     let mut sent = post_all(&cluster, 5, 201);
     for _ in 0..2 {
@@ -73,9 +75,10 @@ fn what_a_secondary_missed_arrives_when_it_is_back_without_a_post() {
 }
 
 #[test]
-fn a_secondary_killed_under_load_loses_nothing_and_gets_nothing_twice() {
-    // Goal: eight writers go on while it is killed, away and back with an empty memory, twice.
-    // Each answer is 201 or 502, and both name the place where the message is.
+fn a_secondary_killed_under_load_is_made_level() {
+    // Goal: eight writers go on while a secondary is killed, away and back with an empty memory,
+    // twice. Nothing is lost and nothing is there twice. Each answer is 201 or 502, and both name
+    // the place where the message is.
     let mut cluster = Cluster::start(&[&[], &[("DELAY_MS", "2")]], &[]);
     let (stop, unacknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
     let sent: Mutex<Vec<(usize, String)>> = Mutex::default();
@@ -124,9 +127,10 @@ fn a_secondary_killed_under_load_loses_nothing_and_gets_nothing_twice() {
 }
 
 #[test]
-fn posts_to_a_frozen_secondary_end_with_the_timeout_and_arrive_when_it_goes_on() {
-    // Goal: it accepts connections and is silent. Every POST gets its 502 in time; the calls that
-    // were given up are found in its sockets when it goes on, and nothing is stored twice by that.
+fn posts_to_a_frozen_secondary_end_in_time() {
+    // Goal: a frozen secondary accepts connections and is silent. Every POST gets its 502 in time.
+    // The calls that were given up are found in its sockets when it goes on, and nothing is stored
+    // twice by that.
     let timeout = Duration::from_millis(300);
     let settings = [("ACK_TIMEOUT_MS", "300")];
     let cluster = Cluster::start(&[&[], &[]], &settings);
@@ -150,8 +154,8 @@ fn posts_to_a_frozen_secondary_end_with_the_timeout_and_arrive_when_it_goes_on()
 }
 
 #[test]
-fn posts_that_are_in_flight_while_a_secondary_is_frozen_are_acknowledged_when_it_goes_on() {
-    // Goal: more writers than calls may be in flight wait, and every one of them gets its 201 soon
+fn posts_in_flight_survive_a_freeze() {
+    // Goal: more writers wait than calls may be in flight, and every one of them gets its 201 soon
     // after the secondary goes on.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     let mut sent = post_all(&cluster, 5, 201);
@@ -182,9 +186,9 @@ fn posts_that_are_in_flight_while_a_secondary_is_frozen_are_acknowledged_when_it
 }
 
 #[test]
-fn a_restart_between_two_posts_costs_no_false_502() {
-    // Goal: every kept connection is stale and the copy is empty. The next POST, on which alone it
-    // depends here, fills it and is acknowledged; so are several at once.
+fn a_restart_between_posts_costs_no_502() {
+    // Goal: after a restart every kept connection is stale and the copy is empty. The next POST, on
+    // which alone it depends here, fills it and is acknowledged; so are several at once.
     let patient = [("HEARTBEAT_MS", "600000")];
     let mut cluster = Cluster::start(&[&[("DELAY_MS", "30")], &[]], &patient);
     let mut sent = Vec::new();
@@ -226,9 +230,10 @@ fn thousands_of_missed_messages_arrive_in_batches() {
 }
 
 #[test]
-fn a_connection_that_leads_nowhere_holds_nothing_up_once_the_secondary_is_heard_of() {
-    // Goal: everything sent to a secondary vanishes for a while, without an error. What was posted
-    // meanwhile arrives as soon as it is back, long before the call that vanished times out.
+fn a_dead_connection_holds_nothing_up() {
+    // Goal: everything sent to a secondary vanishes for a while, without an error. Once the
+    // secondary is heard of again it gets what was posted meanwhile, long before the call that
+    // vanished times out.
     let secondary = Node::secondary(&[]);
     let relay = Relay::to(secondary.addr());
     let settings = [("HEARTBEAT_MS", "50"), ("SUSPECTED_AFTER", "1"), ("ACK_TIMEOUT_MS", "60000")];

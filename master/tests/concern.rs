@@ -57,8 +57,9 @@ fn the_self_check_of_the_assignment() {
 }
 
 #[test]
-fn a_write_concern_that_is_none_is_refused_and_nothing_is_appended() {
-    // Goal: only whole numbers in range and two words; an error says that nothing was stored.
+fn an_invalid_write_concern_appends_nothing() {
+    // Goal: only whole numbers in range and two words are taken; the error says that nothing was
+    // stored.
     let cluster = Cluster::start(&[&[], &[]], FAST);
     let bad = [json!(0), json!(4), json!(-1), json!(1.5), json!(true), json!("2"), json!(null)];
     for w in bad {
@@ -78,7 +79,7 @@ fn a_write_concern_that_is_none_is_refused_and_nothing_is_appended() {
 }
 
 #[test]
-fn a_concern_that_is_not_satisfied_in_time_says_who_holds_the_entry() {
+fn an_unsatisfied_concern_says_who_holds_the_entry() {
     // Goal: 502 after wtimeout, with the place and the acks; the entry stays and arrives later.
     let mut cluster = two_of_three();
     let body = json!({ "msg": "late", "w": 3, "wtimeout": 200 }).to_string();
@@ -95,7 +96,7 @@ fn a_concern_that_is_not_satisfied_in_time_says_who_holds_the_entry() {
 }
 
 #[test]
-fn a_fast_majority_does_not_wait_for_a_slow_secondary() {
+fn a_majority_does_not_wait_for_the_slowest() {
     // Goal: the answer comes with the w-th ack, and the slow secondary gets the entry all the same.
     let cluster = Cluster::start(&[&[], &[("DELAY_MS", "1000")]], FAST);
     let answer = post(&cluster.master, "m", json!("majority"));
@@ -107,7 +108,7 @@ fn a_fast_majority_does_not_wait_for_a_slow_secondary() {
 }
 
 #[test]
-fn what_nobody_waits_for_arrives_soon_all_the_same() {
+fn entries_that_nobody_waits_for_arrive_soon() {
     // Goal: w=1 leaves the calls to others; nothing waits for the next POST or heartbeat.
     let cluster = Cluster::start(&[&[], &[]], &[("HEARTBEAT_MS", "60000")]);
     at_once(8, |_| {
@@ -121,7 +122,7 @@ fn what_nobody_waits_for_arrives_soon_all_the_same() {
 }
 
 #[test]
-fn many_blocked_clients_do_not_make_many_calls_or_threads() {
+fn blocked_clients_make_few_calls_and_threads() {
     // Goal: a hundred clients that wait for a secondary which is down cost one retry now and then.
     let cluster = two_of_three();
     let threads = || {

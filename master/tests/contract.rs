@@ -10,7 +10,7 @@ use support::node::Node;
 const EXPECTED_MSG: &str = r#"{"error":"Expected JSON with string field 'msg'"}"#;
 
 #[test]
-fn a_post_is_acknowledged_by_every_secondary_and_shows_the_log() {
+fn a_201_shows_the_acks_and_the_log() {
     // Goal: the 201 is the original's, field by field and in its order, with ours behind them.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     let ack = |node: &Node| format!(r#"{{"secondary":"{}","ack":"ok"}}"#, node.url());
@@ -79,7 +79,7 @@ fn health_has_the_fields_of_the_original() {
 }
 
 #[test]
-fn a_body_without_a_string_msg_is_refused_and_changes_nothing() {
+fn a_body_without_a_string_msg_changes_nothing() {
     // Goal: everything that is no JSON object with a string `msg` gets the original's 400, from
     // both roles, on a connection that goes on working, and is in no log.
     let cluster = Cluster::start(&[&[]], &[]);
@@ -191,7 +191,7 @@ fn every_text_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn unknown_paths_and_wrong_methods_are_answered_in_json() {
+fn unknown_paths_and_wrong_methods_get_json() {
     // Goal: 404 and 405 with `Allow`, and the connection goes on working.
     let cluster = Cluster::start(&[&[]], &[]);
     let (master, secondary) = (&cluster.master, &cluster.secondaries[0]);

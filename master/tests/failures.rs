@@ -77,13 +77,13 @@ fn expect_502_in_time(fake: &Fake) {
 
 #[test]
 fn a_secondary_that_refuses_connections_is_named() {
-    // Goal: nobody listens there.
+    // Goal: nobody listens at its address.
     expect_502_at_once(&Port::reserve(0).url(), "connection refused");
 }
 
 #[test]
 fn a_secondary_that_breaks_the_connection_is_named() {
-    // Goal: it resets, or closes, once it has the request.
+    // Goal: the secondary resets, or closes, once it has the request.
     let resets = Fake::start(|_, stream| fake::reset(stream));
     expect_502_at_once(&resets.url(), "connection broken: ");
     let closes = Fake::start(|_, _| Err(io::ErrorKind::ConnectionAborted.into()));
@@ -96,8 +96,8 @@ fn a_secondary_that_breaks_the_connection_is_named() {
 }
 
 #[test]
-fn a_secondary_that_does_not_speak_http_is_named() {
-    // Goal: what comes back is text, or bytes, but no HTTP.
+fn a_secondary_without_http_is_named() {
+    // Goal: the answer is text, or bytes, but no HTTP.
     let ssh = |_: &Received, stream: &mut TcpStream| stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n");
     expect_502_at_once(&Fake::start(ssh).url(), "not an HTTP answer: ");
     let zeros = |_: &Received, stream: &mut TcpStream| stream.write_all(&[0; 4096]);
@@ -131,13 +131,13 @@ fn a_secondary_that_answers_something_else_is_named() {
 }
 
 #[test]
-fn a_silent_secondary_is_named_when_the_timeout_is_over() {
-    // Goal: it accepts the connection and the request, and says nothing.
+fn a_silent_secondary_is_named_after_the_timeout() {
+    // Goal: such a secondary accepts the connection and the request, and says nothing.
     expect_502_in_time(&Fake::start(|_, _| Ok(())));
 }
 
 #[test]
-fn a_dribbling_secondary_is_named_when_the_timeout_is_over() {
+fn a_dribbling_secondary_is_named_after_the_timeout() {
     // Goal: a byte now and then, in the head or in the body, does not make the timeout longer.
     let dribble = |head: &'static [u8]| {
         Fake::start(move |_, stream| {
@@ -192,7 +192,7 @@ fn every_secondary_that_failed_is_named() {
 }
 
 #[test]
-fn one_failure_does_not_wait_for_the_timeout_of_another() {
+fn one_failure_does_not_wait_for_another() {
     // Goal: fail-fast, as the original: the client hears of the first failure when it is known,
     // within the timeout at the latest if another secondary is silent.
     let (silent, refuses) = (Fake::start(|_, _| Ok(())), Port::reserve(0));
@@ -206,7 +206,7 @@ fn one_failure_does_not_wait_for_the_timeout_of_another() {
 }
 
 #[test]
-fn a_post_that_comes_later_does_not_wait_for_two_timeouts() {
+fn a_later_post_waits_for_one_timeout_only() {
     // Goal: the timeout bounds each write, also one that had to wait for another's call.
     let silent = Fake::start(|_, _| Ok(()));
     let timeout = Duration::from_millis(2500);
@@ -234,10 +234,10 @@ fn a_post_that_comes_later_does_not_wait_for_two_timeouts() {
 }
 
 #[test]
-fn a_call_that_fails_fails_those_it_was_made_for_and_nobody_else() {
-    // Goal: the secondary swallows the first call and is well after it. The POST whose call that
-    // was gets a 502, and does not wait for the next call, which carries its entry once more; one
-    // that came while the first was out goes on, and is acknowledged.
+fn a_failed_call_fails_only_its_own_posts() {
+    // Goal: the secondary swallows the first call and is well after it. The POST that made
+    // this call gets a 502, and does not wait for the next call, which carries its entry once more.
+    // A POST that came while the first call was out goes on, and is acknowledged.
     let swallowed = AtomicBool::new(false);
     let first_answered = Arc::new(AtomicBool::new(false));
     let answered = Arc::clone(&first_answered);
@@ -272,8 +272,9 @@ fn a_call_that_fails_fails_those_it_was_made_for_and_nobody_else() {
 }
 
 #[test]
-fn a_failing_secondary_is_logged_when_it_begins_and_when_it_ends() {
-    // Goal: five failed writes, and the failed heartbeats between them, make one line.
+fn a_lasting_failure_makes_two_log_lines() {
+    // Goal: five failed writes, and the failed heartbeats between them, make one line;
+    // the end of the failure makes another.
     let mut cluster = Cluster::start(&[&[]], &[("HEARTBEAT_MS", "20")]);
     cluster.secondaries[0].kill();
     for number in 0..5 {

@@ -33,8 +33,9 @@ fn metric(node: &Node, name: &str) -> f64 {
 }
 
 #[test]
-fn a_follower_sees_each_of_100_000_entries_once_across_20_reconnects() {
-    // Goal: ids ascend without a gap, wherever the connection is broken, while the log grows.
+fn a_follower_sees_each_entry_once_across_reconnects() {
+    // Goal: of 100 000 entries the ids ascend without a gap, wherever the connection is broken, 20
+    // times, while the log grows.
     let secondary = Node::secondary(&[]);
     fill(&secondary, 60_000);
     let mut dice = Dice::new(7);
@@ -74,7 +75,8 @@ fn a_follower_sees_each_of_100_000_entries_once_across_20_reconnects() {
 }
 
 #[test]
-fn a_stream_begins_where_it_is_told_to_and_refuses_nonsense() {
+fn a_stream_begins_where_it_is_told_to() {
+    // Goal: `from` says where, `Last-Event-ID` wins over it, and nonsense in either is refused.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     ["a", "b", "c"].into_iter().for_each(|message| cluster.post(message));
     for (node, path, headers, first) in [
@@ -99,7 +101,9 @@ fn a_stream_begins_where_it_is_told_to_and_refuses_nonsense() {
 }
 
 #[test]
-fn a_long_poll_is_answered_when_the_entry_comes_or_the_time_is_over() {
+fn a_long_poll_ends_with_entry_or_timeout() {
+    // Goal: the answer comes at once if the entry is there, when it comes, or empty when the
+    // milliseconds are over.
     let cluster = Cluster::start(&[&[]], &[]);
     cluster.post("a");
     let there = cluster.master.get("/messages?from=1&wait=60000");
@@ -127,7 +131,9 @@ fn a_long_poll_is_answered_when_the_entry_comes_or_the_time_is_over() {
 }
 
 #[test]
-fn one_follower_too_many_is_told_so_and_a_stop_ends_them_all() {
+fn one_follower_too_many_is_refused() {
+    // Goal: a stream and a long poll beyond MAX_FOLLOWERS get 503; a stop of the node ends every
+    // follower.
     let mut node = Node::start(Role::Secondary, &[("MAX_FOLLOWERS", "1")]);
     let events = node.connect().follow("/messages/stream", &[]).unwrap();
     let refused = node.get("/messages/stream");
@@ -142,8 +148,8 @@ fn one_follower_too_many_is_told_so_and_a_stop_ends_them_all() {
 }
 
 #[test]
-fn a_follower_that_does_not_read_is_dropped_and_delays_nobody() {
-    // Goal: 40 MB are written past a follower that reads nothing.
+fn a_follower_that_does_not_read_is_dropped() {
+    // Goal: 40 MB are written past a follower that reads nothing, and no POST waits for it.
     let timeout = Duration::from_secs(4);
     let cluster = Cluster::start(&[&[]], &[("READ_TIMEOUT_MS", "4000")]);
     let deaf = cluster.master.connect().follow("/messages/stream", &[]).unwrap();
@@ -164,6 +170,7 @@ fn a_follower_that_does_not_read_is_dropped_and_delays_nobody() {
 
 #[test]
 fn a_follower_that_has_gone_is_noticed() {
+    // Goal: a follower that closed its connection counts no more, without any entry to send it.
     let node = Node::secondary(&[]);
     drop(node.connect().follow("/messages/stream", &[]).unwrap());
     wait_until("dropped", SOON, || {
@@ -205,7 +212,9 @@ fn the_state_is_told_as_it_changes() {
 }
 
 #[test]
-fn the_page_the_description_and_a_secondarys_faults_are_at_the_master() {
+fn page_description_and_faults_are_at_the_master() {
+    // Goal: the master serves its page, every node the API's description; faults of a secondary are
+    // set by way of the master, where that secondary allows it.
     let cluster = Cluster::start(&[&[("CHAOS", "1")], &[]], &[]);
     let page = cluster.master.get("/");
     assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
@@ -229,6 +238,7 @@ fn the_page_the_description_and_a_secondarys_faults_are_at_the_master() {
 
 #[test]
 fn metrics_count_what_has_happened() {
+    // Goal: each metric is there under its name, with the value that fits what was done.
     let cluster = Cluster::start(&[&[], &[]], &[("MAX_LOG_BYTES", "100")]);
     (0..3).for_each(|_| cluster.post("abc"));
     cluster.wait_until_level();

@@ -20,8 +20,9 @@ fn seen(answer: &Answer) -> (u16, Value, Value) {
 }
 
 #[test]
-fn the_same_key_and_message_is_answered_with_the_first_entry() {
-    // Goal: once in the log, however often it is sent; another message under the key is 422.
+fn a_known_key_is_answered_with_its_entry() {
+    // Goal: the message is in the log once, however often it is sent; another message under the key
+    // is 422.
     let cluster = Cluster::start(&[&[]], &[]);
     assert_eq!(seen(&post(&cluster.master, "a", "k")), (201, json!(1), Value::Null));
     assert_eq!(seen(&post(&cluster.master, "a", "k")), (201, json!(1), json!(true)));
@@ -44,7 +45,7 @@ fn a_key_is_1_to_255_visible_characters() {
 }
 
 #[test]
-fn keys_are_known_after_a_restart_of_the_master() {
+fn keys_survive_a_restart_of_the_master() {
     // Goal: keys travel with their entries and come back with them, in one entry and in batches.
     let mut cluster = Cluster::start(&[&[], &[]], &[("RECOVERY_TIMEOUT_MS", "5000")]);
     for number in 0..20 {

@@ -8,7 +8,7 @@ use support::cluster::Cluster;
 use support::node::Node;
 
 #[test]
-fn messages_up_to_the_limit_are_replicated_and_larger_ones_refused() {
+fn only_messages_up_to_the_limit_are_accepted() {
     // Goal: a body of MAX_MESSAGE_BYTES is accepted and replicated, one byte more gets 413 and is
     // in no log, whatever the limit and however the length is told.
     let around = |limit: usize| {
@@ -39,7 +39,7 @@ fn messages_up_to_the_limit_are_replicated_and_larger_ones_refused() {
 }
 
 #[test]
-fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
+fn a_body_announced_too_large_is_refused_unread() {
     // Goal: 413 without reading the rest, and without waiting for it.
     let master = Node::master(&[], &[]);
     let mut connection = master.connect();
@@ -54,7 +54,7 @@ fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn large_messages_arriving_in_one_burst_are_all_served() {
+fn a_burst_of_large_messages_is_served() {
     // Goal: their bytes wait in the sockets of a busy node for a while. That is no flood, and no
     // reason to close a connection.
     let master = Node::master(&[], &[]);

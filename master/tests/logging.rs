@@ -24,7 +24,7 @@ fn parts(line: &str) -> (&str, &str, &str, &str) {
 }
 
 #[test]
-fn every_line_has_a_time_in_utc_a_level_and_the_nodes_name() {
+fn every_line_has_time_level_and_name() {
     // Goal: the format, whatever the time zone, and text that cannot break a line or a terminal.
     let before = utc("000");
     let settings = [("TZ", "XYZ-7"), ("LOG_LEVEL", "debug")];
@@ -69,8 +69,9 @@ fn message_text_is_cut_after_80_characters() {
 }
 
 #[test]
-fn the_first_line_shows_the_settings_and_each_level_what_it_should() {
-    // Goal: an accepted write at info, each call at debug only, and at warn not even the write.
+fn each_level_shows_what_it_should() {
+    // Goal: the first line has the settings. An accepted write is shown at info, a call at debug
+    // only, and at warn not even the write.
     let cluster = Cluster::start(&[&[("DELAY_MS", "1")]], &[("ACK_TIMEOUT_MS", "4321")]);
     cluster.post("m");
     cluster.master.wait_for_line("[INFO] [master] appended seq=1 msg=\"m\"");
@@ -98,7 +99,7 @@ fn post_many(master: &Node, count: usize) {
 }
 
 #[test]
-fn a_reader_of_stdout_that_stops_reading_blocks_nobody() {
+fn a_stalled_reader_of_stdout_blocks_nobody() {
     // Goal: the pipe and the queue before it are full. Requests are served as before, lines are
     // dropped, and when somebody reads again the log says how many.
     let master = Node::master(&[], &[("LOG_LEVEL", "debug")]);
@@ -133,7 +134,7 @@ const LONG_MESSAGE: &str =
     r#"{"msg":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
 
 #[test]
-fn a_reader_of_stdout_that_goes_away_ends_nothing() {
+fn a_closed_stdout_ends_nothing() {
     // Goal: a closed pipe is nobody to tell anything to, and no reason to end.
     let mut master = Node::master(&[], &[]);
     master.set_reading(Reading::Closed);

@@ -52,7 +52,7 @@ fn assert_own_order(log: &[String]) {
 }
 
 #[test]
-fn a_burst_of_64_clients_is_served_in_one_order() {
+fn a_burst_of_64_clients_keeps_one_order() {
     // Goal: 64 keep-alive clients that arrive in one burst are all served; the three logs are
     // equal, each client's own order is kept, nothing is there twice.
     burst(&Cluster::start(&[&[], &[]], &[]), 20);
@@ -65,14 +65,14 @@ fn a_delayed_secondary_does_not_change_the_order() {
 }
 
 #[test]
-fn two_secondaries_of_different_delays_keep_the_same_order() {
+fn different_delays_keep_the_same_order() {
     // Goal: the lines run at different paces; the logs are equal all the same.
     burst(&Cluster::start(&[&[("DELAY_MS", "15")], &[("DELAY_MS", "40")]], &[]), 10);
 }
 
 #[test]
-fn a_large_log_of_large_messages_keeps_its_order() {
-    // Goal: calls that carry as much as a batch may, while others arrive.
+fn large_messages_keep_their_order() {
+    // Goal: calls carry as much as a batch may, while other messages arrive.
     let cluster = Cluster::start(&[&[], &[("DELAY_MS", "5")]], &[]);
     let filler = "x".repeat(100_000);
     at_once(16, |client| {

@@ -41,8 +41,9 @@ fn an_original_secondary_behind_our_master_is_served() {
 }
 
 #[test]
-fn an_original_that_is_well_is_not_held_to_be_away() {
-    // Goal: it answers 404 to a heartbeat of ours, which it has never heard of, and is well.
+fn a_healthy_original_stays_healthy() {
+    // Goal: an original that is well answers 404 to a heartbeat of ours, which it has never heard
+    // of. That is no sign of trouble.
     let (fake, _) = original(&[0]);
     let settings = [("HEARTBEAT_MS", "10"), ("SUSPECTED_AFTER", "1"), ("UNHEALTHY_AFTER", "2")];
     let master = Node::master(&[&fake.url()], &settings);
@@ -56,7 +57,7 @@ fn an_original_that_is_well_is_not_held_to_be_away() {
 
 #[test]
 fn the_shortest_ack_of_an_original_is_enough() {
-    // Goal: its README promises `{"status":"ok"}` and no more.
+    // Goal: the README of the original promises `{"status":"ok"}` and no more.
     let fake = Fake::answering(200, r#"{"status":"ok"}"#);
     let master = Node::master(&[&fake.url()], &[]);
     for _ in 0..3 {
@@ -86,7 +87,7 @@ fn an_original_that_fails_once_is_served_again() {
 }
 
 #[test]
-fn an_original_master_in_front_of_our_secondary_is_served() {
+fn an_original_master_of_our_secondary_is_served() {
     // Goal: eight threads of an original master post `{"msg":…}` at once; each gets a place of its
     // own, the message is there, and the delay is kept.
     let delay = Duration::from_millis(20);

@@ -105,8 +105,9 @@ fn started(settings: Settings, args: &[&str]) -> String {
 }
 
 #[test]
-fn flags_and_environment_mean_the_same_and_the_flag_wins() {
-    // Goal: every setting either way; an empty or blank variable counts as absent.
+fn a_flag_wins_over_its_environment_variable() {
+    // Goal: every setting can be given either way and means the same; an empty or blank variable
+    // counts as absent.
     let by_environment = started(&[("DELAY_MS", "7"), ("READ_TIMEOUT_MS", "900")], &[]);
     assert!(by_environment.contains("delay_ms=7 "), "{by_environment}");
     assert!(by_environment.contains("read_timeout_ms=900 "), "{by_environment}");
@@ -130,7 +131,7 @@ fn secondaries_are_tolerant_of_blanks_and_slashes() {
 }
 
 #[test]
-fn a_port_in_use_ends_the_start_with_one_line() {
+fn a_port_in_use_ends_the_start() {
     // Goal: exit code 1, and the line names the address and the reason.
     let other = Node::secondary(&[]);
     let port = other.addr().port().to_string();

@@ -56,37 +56,37 @@ fn expect_502(fake: &Fake, reason: &str) {
 }
 
 #[test]
-fn an_ack_that_holds_less_than_it_acknowledges_is_none() {
+fn an_ack_of_what_is_not_held_fails() {
     // Goal: `last_seq` says what is held. An ack of entry 1 that holds nothing is a contradiction.
     let fake = lying(|ack| ack["last_seq"] = json!(0));
     expect_502(&fake, "acknowledged entry 1 and holds 0");
 }
 
 #[test]
-fn an_ack_that_claims_more_than_the_master_has_is_none() {
+fn an_ack_beyond_the_masters_log_fails() {
     // Goal: a secondary ahead of its master holds something else.
     expect_502(&lying(|ack| ack["last_seq"] = json!(99)), "diverged: holds 99 entries");
     expect_502(&lying(|ack| ack["last_seq"] = json!(u64::MAX)), "diverged: holds");
 }
 
 #[test]
-fn an_ack_of_another_entry_at_this_place_is_none() {
+fn an_ack_of_another_entry_fails() {
     // Goal: the last entry's epoch must be the one it was appended in.
     expect_502(&lying(|ack| ack["last_epoch"] = json!(7)), "diverged: holds another entry at 1");
 }
 
 #[test]
-fn a_refusal_without_a_reason_is_a_failure() {
-    // Goal: a secondary that refuses what fits, whatever it says why, is not asked for ever.
+fn a_refusal_without_a_reason_fails() {
+    // Goal: a secondary that refuses what fits, whatever reason it gives, is not asked for ever.
     expect_502(&refusing("gap", 0), "refused entry 1 and holds 0");
     expect_502(&refusing("gap", 5), "diverged: holds 5 entries");
     expect_502(&refusing("diverged", 0), "diverged: because");
 }
 
 #[test]
-fn a_secondary_that_takes_back_what_it_has_acknowledged_is_not_called_without_end() {
-    // Goal: it acknowledged an entry and then says, as the same process, that it lacks it. That
-    // is no gap to be filled but a broken promise: a failure, and no storm of calls.
+fn an_ack_that_is_taken_back_fails() {
+    // Goal: a secondary acknowledges an entry and then says, as the same process, that it lacks it.
+    // That is no gap to be filled but a broken promise: a failure, and no storm of calls.
     let first = AtomicBool::new(true);
     let fake = Fake::start(move |request, stream| {
         if !request.is_replicate() {
@@ -125,7 +125,7 @@ fn rubbish_instead_of_health_does_not_harm_writes() {
 }
 
 #[test]
-fn a_copy_that_diverged_is_reported_and_not_overwritten() {
+fn a_diverged_copy_is_reported_not_overwritten() {
     // Goal: somebody wrote to the secondary past the master. That is shown, and left as it is.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     cluster.post("m1");
@@ -151,7 +151,7 @@ fn a_copy_that_diverged_is_reported_and_not_overwritten() {
 }
 
 #[test]
-fn an_answer_of_a_former_process_does_not_count() {
+fn an_ack_of_a_former_process_is_ignored() {
     // Goal: a secondary was restarted while its answer was on the way. That answer acknowledges
     // what is lost by now; the entry is sent again, and only the second ack counts.
     let state: Arc<Mutex<(usize, usize)>> = Arc::default();

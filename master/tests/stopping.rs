@@ -51,8 +51,8 @@ fn requests_in_progress_finish() {
 }
 
 #[test]
-fn a_stop_ends_in_time_when_a_request_cannot_finish() {
-    // Goal: exit code 0 when SHUTDOWN_TIMEOUT_MS is over, whatever is still in progress.
+fn a_stop_ends_in_time() {
+    // Goal: the exit code is 0 when SHUTDOWN_TIMEOUT_MS is over, whatever is still in progress.
     let timeout = Duration::from_millis(500);
     let settings = [("SHUTDOWN_TIMEOUT_MS", "500")];
     let mut cluster = Cluster::start(&[&[("DELAY_MS", "20000")]], &settings);
@@ -85,7 +85,7 @@ fn stop_secondary_while_posting() -> (String, u16) {
 }
 
 #[test]
-fn a_secondary_finishes_the_call_that_it_is_at() {
+fn a_secondary_finishes_its_call() {
     // Goal: a call that sleeps its delay is stored and acknowledged before the secondary ends, so
     // the client of the master notices nothing. A signal that overtakes the call shows nothing.
     for _ in 0..10 {
@@ -117,7 +117,7 @@ fn an_idle_node_stops_at_once() {
 }
 
 #[test]
-fn while_a_node_stops_new_requests_are_refused_with_503() {
+fn a_stopping_node_refuses_new_requests() {
     // Goal: a kept connection learns that the node is stopping, and that its message is not in
     // the log; the request that was there before is not disturbed by that.
     let mut cluster = Cluster::start(&[&[("DELAY_MS", "2500")]], &[]);
