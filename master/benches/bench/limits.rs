@@ -7,54 +7,27 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::load::{Until, drive};
-use crate::nodes::{Cluster, Node, binaries, ours, urls, with_master};
-use crate::post::{Post, whole};
-use crate::report::{median, table};
-use crate::writes::{assert_equal_logs, measure, wait_until_level};
-use crate::{MEASURED, rounds};
-
-/// Fills the log of a cluster with this many messages.
-fn fill(cluster: &mut Cluster, count: usize, message_bytes: usize) {
-    let address = cluster.nodes[0].address;
-    let post = Post::new(message_bytes, Some("1"), false);
-    drive(address, 64, &post, Until::Count(count), &mut || {});
-    wait_until_level(cluster);
-}
-
-fn short() -> Post {
-    Post::new(100, None, false)
-}
+use crate::load::Protocol;
+use crate::nodes::{Cluster, Node, Ours, ours, program, secondaries, urls, with_master};
+use crate::pairs::{clients, pairs, pairs_table};
+use crate::post::{Post, short, whole};
+use crate::report::median;
+use crate::rounds;
+use crate::writes::{assert_equal_logs, fill, measure};
 
 /// Appends to a log of a million entries, beside appends to an empty one.
 pub fn growth() {
     const ENTRIES: usize = 1_000_000;
-    let mut long = ours(short());
+    let long = ours(short());
     let empty_memory = long.nodes[0].memory();
-    fill(&mut long, ENTRIES, 100);
+    fill(&long, ENTRIES, 100);
     let per_entry = (long.nodes[0].memory() - empty_memory) / ENTRIES as u64;
-    let mut lines = Vec::new();
-    for clients in [1, 64] {
-        let mut p50 = [Vec::new(), Vec::new()];
-        for round in 1..=rounds() {
-            let empty = measure(&ours(short()), clients, Until::Time(MEASURED)).percentiles[0];
-            let full = measure(&long, clients, Until::Time(MEASURED)).percentiles[0];
-            println!(
-                "round {round}, {clients} clients: p50 {empty:.2} ms empty, {full:.2} ms long"
-            );
-            p50[0].push(empty);
-            p50[1].push(full);
-        }
-        let ratio = median(p50[0].iter().zip(&p50[1]).map(|(empty, full)| full / empty));
-        let [empty, full] = p50.map(median);
-        lines.push(vec![
-            clients.to_string(),
-            format!("{empty:.2}"),
-            format!("{full:.2}"),
-            format!("{ratio:.2}"),
-        ]);
-    }
-    table(&["clients", "p50 ms empty", "p50 ms 1 000 000 entries", "ratio"], lines);
+    let lines = clients(&[1, 64]).into_iter().map(|clients| {
+        let name = format!("a log of {ENTRIES} beside an empty one, {clients} clients");
+        let empty = || measure(&ours(short()), clients);
+        pairs(&name, rounds(), &|| measure(&long, clients), &empty)
+    });
+    pairs_table(lines);
     println!("memory of the master per 100-byte entry: {per_entry} bytes");
 }
 
@@ -62,31 +35,23 @@ pub fn growth() {
 pub fn stream() {
     const BYTES: usize = 100 << 20;
     const MESSAGE: usize = 10 << 10;
-    let mut cluster = ours(short());
-    fill(&mut cluster, BYTES / MESSAGE, MESSAGE);
+    let cluster = ours(short());
+    fill(&cluster, BYTES / MESSAGE, MESSAGE);
     let node = &cluster.nodes[0];
-    let mut lines = Vec::new();
     let (mut ratios, mut grown) = (Vec::new(), Vec::new());
     for round in 1..=rounds() {
-        let loop_rate = read_all(plain_loop(BYTES), b"go").0;
+        let (loop_rate, _) = read_all(plain_loop(BYTES), b"go", &mut || {});
         let before = node.memory();
-        let get = b"GET /messages HTTP/1.1\r\nHost: bench\r\n\r\n";
         let mut most = before;
         let mut watch = || most = most.max(node.memory());
-        let (rate, bytes) = read_all_watched(node.address, get, &mut watch);
+        let get = b"GET /messages HTTP/1.1\r\nHost: bench\r\n\r\n";
+        let (rate, bytes) = read_all(node.address, get, &mut watch);
         assert!(bytes > BYTES, "{bytes} bytes came");
+        println!("round {round}: {:.0} MB/s, a plain loop {:.0} MB/s", rate / 1e6, loop_rate / 1e6);
         ratios.push(rate / loop_rate);
         grown.push((most - before) as f64 / 1e6);
-        lines.push(vec![
-            round.to_string(),
-            format!("{:.0}", loop_rate / 1e6),
-            format!("{:.0}", rate / 1e6),
-            format!("{:.2}", rate / loop_rate),
-            format!("{:.1}", (most - before) as f64 / 1e6),
-        ]);
     }
-    table(&["round", "loop MB/s", "GET MB/s", "ratio", "memory grown by MB"], lines);
-    println!("median ratio {:.2}, grown by {:.1} MB", median(ratios), median(grown));
+    println!("beside the loop x {:.2}; memory grew by {:.1} MB", median(ratios), median(grown));
 }
 
 /// Writes so many bytes, 64 KiB at a time, to the first who asks.
@@ -106,12 +71,8 @@ fn plain_loop(bytes: usize) -> SocketAddr {
     address
 }
 
-fn read_all(address: SocketAddr, request: &[u8]) -> (f64, usize) {
-    read_all_watched(address, request, &mut || {})
-}
-
 /// Bytes per second and bytes; `watch` is called every few megabytes.
-fn read_all_watched(address: SocketAddr, request: &[u8], watch: &mut dyn FnMut()) -> (f64, usize) {
+fn read_all(address: SocketAddr, request: &[u8], watch: &mut dyn FnMut()) -> (f64, usize) {
     let mut stream = TcpStream::connect(address).expect("the node listens");
     let mut piece = vec![0; 64 << 10];
     let start = Instant::now();
@@ -134,19 +95,14 @@ fn read_all_watched(address: SocketAddr, request: &[u8], watch: &mut dyn FnMut()
 /// How fast a secondary that starts empty gets everything.
 pub fn catchup() {
     const ENTRIES: usize = 500_000;
-    let (master, secondary) = binaries();
-    let other = Node::start(&mut Command::new(&secondary));
-    let away = Node::start(&mut Command::new(&secondary));
-    let addresses = [&other, &away].map(|node| node.url()).join(",");
-    let address = away.address;
-    let master = Node::start(Command::new(master).env("SECONDARIES", addresses));
-    let mut cluster = with_master(master, vec![other, away], short());
-    fill(&mut cluster, ENTRIES, 100);
+    let mut cluster = ours(short());
+    fill(&cluster, ENTRIES, 100);
+    let address = cluster.nodes[2].address;
     let mut rates = Vec::new();
     for round in 1..=rounds() {
         cluster.nodes[2].kill();
         let start = Instant::now();
-        cluster.nodes[2] = Node::start_on(&mut Command::new(&secondary), address);
+        cluster.nodes[2] = Node::start_on(&mut program("secondary"), address);
         let count = || cluster.nodes[2].get("/health")["count"].as_u64().unwrap_or_default();
         let held = |least: u64| {
             while count() < least {
@@ -167,34 +123,56 @@ pub fn catchup() {
     println!("median {:.0} entries/s", median(rates));
 }
 
-/// A thousand connections that say nothing.
+/// A thousand connections that say nothing; with `BESIDE` at a master of that build too.
 pub fn idle() {
     const IDLE: usize = 1000;
-    let (mut ratios, mut grown) = (Vec::new(), Vec::new());
-    for round in 1..=rounds() {
-        let cluster = ours(short());
+    let mut lines = Vec::new();
+    for (build, ours) in [("this build", Some(Ours::new())), ("the other", Ours::beside())] {
+        let Some(ours) = ours else { continue };
+        let cluster = ours.start(short());
         let node = &cluster.nodes[0];
-        let quiet = measure(&cluster, 64, Until::Time(MEASURED));
+        let crowd = || (0..IDLE).map(|_| silent_connection(node.address)).collect::<Vec<_>>();
+        let quiet = || measure(&cluster, 64);
+        quiet();
         let before = node.memory();
-        let connect = |_| {
-            let mut stream = TcpStream::connect(node.address).expect("the node listens");
-            let get = b"GET /messages/1 HTTP/1.1\r\nHost: bench\r\n\r\n";
-            stream.write_all(get).expect("the node reads");
-            stream.read_exact(&mut [0; 12]).expect("the node answers");
-            stream
-        };
-        let connections: Vec<TcpStream> = (0..IDLE).map(connect).collect();
-        let cost = (node.memory() - before) as f64 / 1e6;
-        let crowded = measure(&cluster, 64, Until::Time(MEASURED));
+        let connections = crowd();
+        let grown = (node.memory() - before) as f64 / 1e6;
+        println!("{build}, {IDLE} idle connections: {grown:.1} MB, {}", cost_of_idling(node));
         drop(connections);
-        println!(
-            "round {round}: {cost:.1} MB; {:.0} POST/s without, {:.0} with them",
-            quiet.rate, crowded.rate
-        );
-        ratios.push(crowded.rate / quiet.rate);
-        grown.push(cost);
+        let crowded = || {
+            let _connections = crowd();
+            quiet()
+        };
+        let name = format!("{build}, {IDLE} idle connections beside none");
+        lines.push(pairs(&name, rounds(), &crowded, &quiet));
     }
-    println!("{IDLE} idle connections: {:.1} MB, rate x {:.2}", median(grown), median(ratios));
+    pairs_table(lines);
+}
+
+/// A connection that has been used once.
+fn silent_connection(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("the node listens");
+    let get = b"GET /messages/1 HTTP/1.1\r\nHost: bench\r\n\r\n";
+    stream.write_all(get).expect("the node reads");
+    stream.read_exact(&mut [0; 12]).expect("the node answers");
+    stream
+}
+
+/// What a node that is asked nothing does all the same, which strace counts if it is installed. A
+/// node that makes many calls is slowed down by that, so its CPU time is taken before.
+fn cost_of_idling(node: &Node) -> String {
+    const SECONDS: u32 = 5;
+    let before = node.cpu();
+    thread::sleep(Duration::from_secs(SECONDS.into()));
+    let busy = (node.cpu() - before) / SECONDS;
+    let (seconds, id) = (SECONDS.to_string(), node.id().to_string());
+    let mut strace = Command::new("timeout");
+    strace.args(["-s", "INT", &seconds, "strace", "-f", "-c", "-U", "calls,name", "-p", &id]);
+    let summary = strace.output().map(|output| output.stderr).unwrap_or_default();
+    let summary = String::from_utf8_lossy(&summary);
+    let calls = summary.lines().find_map(|line| line.strip_suffix(" total")?.trim().parse().ok());
+    let calls = calls.map_or("unknown".into(), |calls: u32| (calls / SECONDS).to_string());
+    format!("in each idle second {} ms of CPU time, system calls: {calls}", busy.as_millis())
 }
 
 /// A client that needs nobody, beside a hundred others that wait for a secondary which is away.
@@ -206,20 +184,10 @@ pub fn blocked() {
     while master.get("/health")["count"] != WAITING {
         thread::sleep(Duration::from_millis(5));
     }
-    let mut ratios = Vec::new();
-    for round in 1..=rounds() {
-        let [alone, beside] =
-            [&quiet, &crowded].map(|of| measure(of, 1, Until::Time(MEASURED)).percentiles[0]);
-        println!(
-            "round {round}: p50 {alone:.3} ms alone, {beside:.3} ms beside {WAITING} that wait"
-        );
-        ratios.push(beside / alone);
-    }
-    println!(
-        "p50 of a w=1 client beside {WAITING} blocked ones: x {:.2}; {} threads in the master",
-        median(ratios),
-        thread_count(master)
-    );
+    let name = format!("a w=1 client beside {WAITING} that wait");
+    let alone = || measure(&quiet, 1);
+    pairs_table([pairs(&name, rounds(), &|| measure(&crowded, 1), &alone)]);
+    println!("{} threads in the master", thread_count(master));
 }
 
 /// Appends while five pages are open that show them.
@@ -227,19 +195,16 @@ pub fn watched() {
     const PAGES: usize = 5;
     let cluster = ours(short());
     let address = cluster.nodes[0].address;
-    let mut ratios = Vec::new();
-    // The difference is small and the machine is not quiet.
-    for round in 1..=3 * rounds() {
-        let rate = || measure(&cluster, 64, Until::Time(MEASURED)).rate;
-        let before = rate();
+    let alone = || measure(&cluster, 64);
+    let beside = || {
         let pages: Vec<_> = (0..PAGES).map(|_| open_page(address)).collect();
-        let beside = rate();
+        let measured = alone();
         let told: usize = pages.into_iter().map(close_page).sum();
-        let ratio = beside / f64::midpoint(before, rate());
-        println!("round {round}: x {ratio:.3} beside {PAGES} pages, which were told {told} times");
-        ratios.push(ratio);
-    }
-    println!("{PAGES} pages: rate x {:.3}", median(ratios));
+        println!("{PAGES} pages were told {told} times");
+        measured
+    };
+    // The difference is small and the machine is not quiet.
+    pairs_table([pairs(&format!("{PAGES} pages beside none"), 3 * rounds(), &beside, &alone)]);
 }
 
 /// A page, whose thread counts what it is told.
@@ -259,23 +224,19 @@ fn close_page((stream, page): (TcpStream, thread::JoinHandle<usize>)) -> usize {
 
 /// A cluster one of whose secondaries is away.
 fn one_away() -> Cluster {
-    let (master, secondary) = binaries();
-    let mut secondaries: Vec<Node> =
-        (0..2).map(|_| Node::start(&mut Command::new(&secondary))).collect();
+    let mut secondaries = secondaries(2);
     let addresses = urls(&secondaries);
     secondaries.truncate(1);
-    let mut command = Command::new(master);
-    command.env("SECONDARIES", addresses).env("RECOVERY_TIMEOUT_MS", "300");
-    with_master(Node::start(&mut command), secondaries, Post::new(100, Some("1"), false))
+    let mut master = program("master");
+    master.env("SECONDARIES", addresses).env("RECOVERY_TIMEOUT_MS", "300");
+    with_master(Node::start(&mut master), secondaries, Post::new(100, Some("1"), false))
 }
 
 fn post_for_all(address: SocketAddr) -> TcpStream {
-    let body = r#"{"msg":"waits","w":3,"wtimeout":0}"#;
-    let length = body.len();
-    let head =
-        format!("POST /messages HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n");
+    let mut request = Vec::new();
+    Post::new(100, Some("3,\"wtimeout\":0"), false).request(0, &mut request);
     let mut stream = TcpStream::connect(address).expect("the node listens");
-    stream.write_all((head + body).as_bytes()).expect("the node reads");
+    stream.write_all(&request).expect("the node reads");
     stream
 }
 

@@ -90,19 +90,8 @@ pub fn drive(
     until: Until,
     begun: &mut dyn FnMut(),
 ) -> Load {
-    let connect = |number: usize| {
-        let mut stream = TcpStream::connect(address).expect("the server listens");
-        stream.set_nodelay(true).expect("a connected socket takes options");
-        protocol.open(&mut stream, number).expect("the server plays along");
-        stream.set_nonblocking(true).expect("a connected socket takes options");
-        let (out, read, since) = (Vec::new(), Vec::new(), Instant::now());
-        Client { stream, out, sent: 0, read, since }
-    };
+    let connect = |number| Client::connect(address, number, protocol);
     let mut all: Vec<Client> = (0..clients).map(connect).collect();
-    let mut polled: Vec<libc::pollfd> = all
-        .iter()
-        .map(|client| libc::pollfd { fd: client.stream.as_raw_fd(), events: 0, revents: 0 })
-        .collect();
     let (warm_up, time, most) = match until {
         Until::Time(time) => (WARM_UP, time, usize::MAX),
         Until::Count(most) => (Duration::ZERO, PATIENCE * 10, most),
@@ -125,14 +114,7 @@ pub fn drive(
             }
             _ => {}
         }
-        for (entry, client) in polled.iter_mut().zip(&all) {
-            entry.events = if client.sent < client.out.len() {
-                libc::POLLIN | libc::POLLOUT
-            } else {
-                libc::POLLIN
-            };
-        }
-        poll(&mut polled);
+        let polled = poll(&all);
         for (number, client) in all.iter_mut().enumerate() {
             if polled[number].revents == 0 {
                 assert!(client.since.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
@@ -156,6 +138,14 @@ pub fn drive(
 }
 
 impl Client {
+    fn connect(address: SocketAddr, number: usize, protocol: &dyn Protocol) -> Client {
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_nodelay(true).expect("a connected socket takes options");
+        protocol.open(&mut stream, number).expect("the server plays along");
+        stream.set_nonblocking(true).expect("a connected socket takes options");
+        Client { stream, out: Vec::new(), sent: 0, read: Vec::new(), since: Instant::now() }
+    }
+
     fn send(&mut self, number: usize, protocol: &dyn Protocol) {
         self.out.clear();
         protocol.request(number, &mut self.out);
@@ -199,11 +189,19 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
+/// Waits until something can be read, or written where something is left to write.
 #[allow(unsafe_code)]
-fn poll(polled: &mut [libc::pollfd]) {
+fn poll(clients: &[Client]) -> Vec<libc::pollfd> {
+    let wish = |client: &Client| {
+        let unsent = client.sent < client.out.len();
+        let events = if unsent { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
+        libc::pollfd { fd: client.stream.as_raw_fd(), events, revents: 0 }
+    };
+    let mut polled: Vec<_> = clients.iter().map(wish).collect();
     let count = libc::nfds_t::try_from(polled.len()).expect("a number of connections");
-    // SAFETY: the pointer and the count are those of a slice that is borrowed for the call.
+    // SAFETY: the pointer and the count are those of a vector that lives until the call is over.
     unsafe { libc::poll(polled.as_mut_ptr(), count, 100) };
+    polled
 }
 
 /// How long this thread has been using a core.

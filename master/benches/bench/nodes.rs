@@ -144,41 +144,63 @@ pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     listeners.map(|listener| listener.local_addr().expect("it is bound"))
 }
 
-/// Our master and two secondaries, as released, with their logs in memory.
+/// A master and two secondaries of ours, and how they are started.
+pub struct Ours {
+    /// The directory of the two binaries.
+    pub build: PathBuf,
+    /// With `DATA_DIR`.
+    pub on_disk: bool,
+    /// Logging every append, as is the default.
+    pub telling: bool,
+}
+
+impl Ours {
+    /// As released, in memory, logging what goes wrong.
+    pub fn new() -> Ours {
+        let build = Path::new(env!("CARGO_BIN_EXE_master")).parent().expect("it is in a directory");
+        Ours { build: build.to_path_buf(), on_disk: false, telling: false }
+    }
+
+    /// The binaries of another build, in the directory that `BESIDE` names.
+    pub fn beside() -> Option<Ours> {
+        let build = PathBuf::from(env::var_os("BESIDE").filter(|path| !path.is_empty())?);
+        assert!(build.join("master").is_file(), "BESIDE={} has no master", build.display());
+        Some(Ours { build, ..Ours::new() })
+    }
+
+    /// Starts them.
+    pub fn start(&self, protocol: impl Protocol + 'static) -> Cluster {
+        let directory = self.on_disk.then(|| fresh_directory("ours"));
+        let start = if self.telling { Node::start_telling } else { Node::start };
+        let command = |program: &str, name: &str| {
+            let mut command = Command::new(self.build.join(program));
+            if let Some(directory) = &directory {
+                command.env("DATA_DIR", directory.join(name));
+            }
+            command
+        };
+        let secondaries: Vec<Node> =
+            ["first", "second"].map(|name| start(&mut command("secondary", name))).into();
+        let master = start(command("master", "master").env("SECONDARIES", urls(&secondaries)));
+        let mut cluster = with_master(master, secondaries, protocol);
+        cluster.directory = directory;
+        cluster
+    }
+}
+
+/// Our nodes as released, in memory.
 pub fn ours(protocol: impl Protocol + 'static) -> Cluster {
-    start_ours(protocol, None, Node::start)
+    Ours::new().start(protocol)
 }
 
-/// The same; each tells of every append, as is the default.
-pub fn ours_telling(protocol: impl Protocol + 'static) -> Cluster {
-    start_ours(protocol, None, Node::start_telling)
+/// The command that starts one of our binaries.
+pub fn program(name: &str) -> Command {
+    Command::new(Ours::new().build.join(name))
 }
 
-/// The same with their logs on the disk.
-pub fn ours_on_disk(protocol: impl Protocol + 'static) -> Cluster {
-    start_ours(protocol, Some(fresh_directory("ours")), Node::start)
-}
-
-fn start_ours(
-    protocol: impl Protocol + 'static,
-    directory: Option<PathBuf>,
-    start: fn(&mut Command) -> Node,
-) -> Cluster {
-    let (master, secondary) = binaries();
-    let command = |program: &Path, name: &str| {
-        let mut command = Command::new(program);
-        if let Some(directory) = &directory {
-            command.env("DATA_DIR", directory.join(name));
-        }
-        command
-    };
-    let secondaries: Vec<Node> =
-        ["first", "second"].map(|name| start(&mut command(&secondary, name))).into();
-    let mut command = command(&master, "master");
-    let master = start(command.env("SECONDARIES", urls(&secondaries)));
-    let mut cluster = with_master(master, secondaries, protocol);
-    cluster.directory = directory;
-    cluster
+/// Secondaries of ours, in memory.
+pub fn secondaries(count: usize) -> Vec<Node> {
+    (0..count).map(|_| Node::start(&mut program("secondary"))).collect()
 }
 
 /// An empty directory for the processes that are measured.
@@ -192,12 +214,6 @@ pub fn fresh_directory(name: &str) -> PathBuf {
 /// The base URLs, separated by commas.
 pub fn urls(nodes: &[Node]) -> String {
     nodes.iter().map(Node::url).collect::<Vec<_>>().join(",")
-}
-
-/// The paths of our two binaries.
-pub fn binaries() -> (PathBuf, PathBuf) {
-    let master = Path::new(env!("CARGO_BIN_EXE_master"));
-    (master.to_path_buf(), master.with_file_name("secondary"))
 }
 
 /// A process that is this program in another role.

@@ -2,6 +2,11 @@
 
 use crate::load::Protocol;
 
+/// The append that is measured unless something else is said: 100 bytes, all nodes, a short answer.
+pub fn short() -> Post {
+    Post::new(100, None, false)
+}
+
 /// One kind of append.
 #[derive(Debug, Clone)]
 pub struct Post {

@@ -7,19 +7,23 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Prints a table in Markdown.
-pub fn table(head: &[&str], lines: impl IntoIterator<Item = Vec<String>>) {
-    let head = head.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let lines: Vec<Vec<String>> = [vec![head], lines.into_iter().collect()].concat();
-    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    for (number, line) in lines.iter().enumerate() {
-        let cells: Vec<String> =
-            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-        println!("| {} |", cells.join(" | "));
+/// Prints a table in Markdown; `|` separates the cells of the head, and those of a line.
+pub fn table(head: &str, lines: impl IntoIterator<Item = String>) {
+    let lines: Vec<String> = lines.into_iter().collect();
+    let cells: Vec<Vec<&str>> =
+        [head].into_iter().chain(lines.iter().map(String::as_str)).map(split).collect();
+    let width = |column: usize| cells.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..cells[0].len()).map(width).collect();
+    for (number, line) in cells.iter().enumerate() {
+        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        println!("| {} |", padded.collect::<Vec<_>>().join(" | "));
         if number == 0 {
-            let dashes: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
+            let dashes = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>();
             println!("|-{}-|", dashes.join("-|-"));
         }
     }
+}
+
+fn split(line: &str) -> Vec<&str> {
+    line.split('|').map(str::trim).collect()
 }
