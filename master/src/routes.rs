@@ -10,6 +10,7 @@ use common::follow::{self, Followers};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::logging::excerpt;
 use common::metrics::{self, NodeFigures};
+use common::openapi;
 use common::reading;
 use common::store::StoreError;
 use common::wire::{
@@ -33,7 +34,7 @@ const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The live page.
 const PAGE: &str = include_str!("page/index.html");
 
-/// The description of all this.
+/// The part of the API that only the master has.
 const OPENAPI: &str = include_str!("openapi.json");
 
 const READ: &str = "GET, HEAD";
@@ -44,13 +45,15 @@ pub struct Routes {
     replication: Arc<Replication>,
     wtimeout: Duration,
     followers: Followers,
+    openapi: String,
 }
 
 impl Routes {
     /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say, and so
     /// many clients may follow the log.
     pub fn new(replication: Arc<Replication>, wtimeout: Duration, followers: usize) -> Routes {
-        Routes { replication, wtimeout, followers: Followers::new(followers) }
+        let (followers, openapi) = (Followers::new(followers), openapi::document(OPENAPI));
+        Routes { replication, wtimeout, followers, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -60,7 +63,9 @@ impl Routes {
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
             ("/metrics", "GET" | "HEAD") => self.metrics(http),
-            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
+            ("/openapi.json", "GET" | "HEAD") => {
+                Response::text(200, "application/json", self.openapi.as_str())
+            }
             ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
                 Response::method_not_allowed(READ)
             }

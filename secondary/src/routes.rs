@@ -7,6 +7,7 @@ use common::entries::{Epoch, Seq};
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::metrics::{self, Counts, NodeFigures};
+use common::openapi;
 use common::reading;
 use common::store::StoreError;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
@@ -18,7 +19,7 @@ use crate::replica::{Outcome, Replica};
 
 const READ: &str = "GET, HEAD";
 
-/// The description of all this.
+/// The part of the API that only a secondary has.
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Answers requests from a copy of the log.
@@ -31,6 +32,7 @@ pub struct Routes {
     followers: Followers,
     /// Calls of a master, by result.
     calls: Counts,
+    openapi: String,
 }
 
 impl Routes {
@@ -39,7 +41,7 @@ impl Routes {
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
         let followers = Followers::new(followers);
         let calls = Counts::new(&["ok", "duplicate", "refused", "failed"]);
-        Routes { replica, faults, chaos, followers, calls }
+        Routes { replica, faults, chaos, followers, calls, openapi: openapi::document(OPENAPI) }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -48,7 +50,9 @@ impl Routes {
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
             ("/metrics", "GET" | "HEAD") => self.metrics(http),
-            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
+            ("/openapi.json", "GET" | "HEAD") => {
+                Response::text(200, "application/json", self.openapi.as_str())
+            }
             ("/entries", "GET" | "HEAD") => self.entries(&request.query),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
