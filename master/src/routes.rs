@@ -9,7 +9,6 @@ use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::logging::excerpt;
-use common::metrics::{self, NodeFigures};
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
@@ -21,7 +20,8 @@ use serde_json::json;
 
 use crate::concern::Concern;
 use crate::events;
-use crate::metrics::{MasterFigures, Metrics};
+use crate::metrics::Metrics;
+use crate::scrape;
 use crate::state::{NotAppended, ReadOnly, Replication};
 use crate::write::{Missing, Outcome, Stored};
 
@@ -62,7 +62,9 @@ impl Routes {
             ("/", "GET" | "HEAD") => Response::text(200, "text/html; charset=utf-8", PAGE),
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => self.metrics(http),
+            ("/metrics", "GET" | "HEAD") => {
+                scrape::answer(&self.replication, &self.followers, http)
+            }
             ("/openapi.json", "GET" | "HEAD") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
@@ -97,25 +99,6 @@ impl Routes {
             Ok(Answer { status, .. }) => Response::error(502, &format!("{url} answered {status}")),
             Err(error) => Response::error(502, &format!("{url} did not answer: {error}")),
         }
-    }
-
-    fn metrics(&self, http: Stats) -> Response {
-        let replication = Arc::clone(&self.replication);
-        let (last_seq, log_bytes, read_only) = {
-            let state = replication.lock();
-            (state.lines.stored_seq(), state.log.bytes(), state.read_only().is_some())
-        };
-        let node = NodeFigures {
-            role: "master",
-            last_seq,
-            log_bytes,
-            max_log_bytes: replication.max_log_bytes(),
-            read_only,
-            refused: replication.metrics.refused.all(),
-            followers: (self.followers.count(), self.followers.most()),
-            http,
-        };
-        metrics::answer(MasterFigures { node, replication })
     }
 
     fn health(&self) -> Response {

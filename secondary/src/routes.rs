@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::entries::{Epoch, Seq};
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
-use common::metrics::{self, Counts, NodeFigures};
+use common::metrics::Counts;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
@@ -14,7 +14,7 @@ use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, Second
 use serde_json::json;
 
 use crate::faults::FaultInjector;
-use crate::metrics::SecondaryFigures;
+use crate::metrics;
 use crate::replica::{Outcome, Replica};
 
 const READ: &str = "GET, HEAD";
@@ -40,7 +40,7 @@ impl Routes {
     /// and so many clients may follow the log.
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
         let followers = Followers::new(followers);
-        let calls = Counts::new(&["ok", "duplicate", "refused", "failed"]);
+        let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
         Routes { replica, faults, chaos, followers, calls, openapi: openapi::document(OPENAPI) }
     }
 
@@ -49,7 +49,9 @@ impl Routes {
         match (request.path.as_str(), request.method.as_str()) {
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => self.metrics(http),
+            ("/metrics", "GET" | "HEAD") => {
+                metrics::answer(&self.replica, &self.calls, &self.followers, http)
+            }
             ("/openapi.json", "GET" | "HEAD") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
@@ -66,22 +68,6 @@ impl Routes {
             (path, _) if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
         }
-    }
-
-    fn metrics(&self, http: Stats) -> Response {
-        let (log_bytes, entries_accepted) = self.replica.figures();
-        let node = NodeFigures {
-            role: "secondary",
-            last_seq: self.replica.position().last_seq,
-            log_bytes,
-            max_log_bytes: self.replica.max_log_bytes(),
-            read_only: self.replica.read_only().is_some(),
-            refused: Default::default(),
-            followers: (self.followers.count(), self.followers.most()),
-            http,
-        };
-        let (calls, ready) = (self.calls.all(), self.replica.lag().is_none());
-        metrics::answer(SecondaryFigures { node, entries_accepted, calls, ready })
     }
 
     fn health(&self) -> Response {
