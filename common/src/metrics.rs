@@ -1,7 +1,7 @@
 //! Counters and histograms, and the text that `GET /metrics` answers: OpenMetrics 1.0.
 //!
 //! Nothing is counted twice: figures that the log, the lines or the HTTP layer hold anyway are
-//! read from them at each scrape. The README says what each metric means and when to worry.
+//! read from them at each scrape. `docker/README.md` says what each metric means and when to worry.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
