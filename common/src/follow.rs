@@ -1,49 +1,50 @@
-//! Following the log: being told of entries as they come.
+//! Following the log: entries are sent as they come.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /messages/stream` | every entry from `Last-Event-ID` + 1 or `?from=` on, as Server-Sent Events |
-//! | `GET /messages?from=7&wait=30000` | as without `wait`, once entry 7 is there or the time is over |
+//! | `GET /messages/stream` | Server-Sent Events from `Last-Event-ID` + 1 or `?from=` on |
+//! | `GET /messages?from=7&wait=30000` | as without `wait`, once entry 7 is there or time is over |
 //!
-//! Each follower holds a thread, and no lock while it writes or waits. Whoever appends rings a
-//! [`Bell`], which costs next to nothing while nobody waits; a follower that was woken gathers for
-//! [`GATHER`] before it waits again, so however fast the log grows it is rung that often at most.
-//! A follower that does not read is dropped after `READ_TIMEOUT_MS`, one that has gone at the next
-//! sign of life.
+//! Each follower holds a thread, and no lock while it writes or waits. An append rings a [`Bell`],
+//! which costs next to nothing while nobody waits. A follower that has sent everything sleeps for
+//! [`GATHER`] before it waits again, so a fast log does not wake it more often than that. A
+//! follower that does not read is dropped after `READ_TIMEOUT_MS`, one that is gone at the next
+//! [`SIGN_OF_LIFE`].
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::entries::{Log, Seq};
 use crate::http::{Reply, Request, Response, Stream};
+use crate::locked::locked;
 use crate::reading::{self, Range};
 
-/// How long a follower that has everything lets entries gather before it waits for the next.
+/// The pause of a follower that has sent everything: entries gather meanwhile.
 pub const GATHER: Duration = Duration::from_millis(20);
 
-/// An idle stream carries a sign of life this often, by which a follower that has gone is noticed.
+/// The longest silence of a stream: a comment is sent then, which fails when the follower is gone.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// How often a waiting follower asks whether the node is stopping.
+/// The time between two looks of a waiting follower at whether the node is stopping.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// About as many bytes are copied out of the log at once.
+/// The number of bytes after which a piece of a stream ends. The log is locked for one piece.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// A log that can be read and followed.
 pub trait Source {
-    /// Reads the log up to an entry, and the last one known to be held by a quorum, under a lock;
-    /// keep it short.
+    /// Calls `read` under a lock, with the log, its last readable entry, and the last entry that a
+    /// quorum is known to hold. Keep it short.
     fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T;
 
-    /// It is rung when there is more to be read.
+    /// The bell that rings when more can be read.
     fn bell(&self) -> &Bell;
 }
 
-/// Wakes those who wait for an entry.
+/// Wakes threads that wait for an entry.
 #[derive(Debug, Default)]
 pub struct Bell {
     /// The last entry that can be read.
@@ -54,24 +55,24 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Everything up to this entry can be read.
+    /// Tells that everything up to this entry can be read.
     pub fn ring(&self, last: Seq) {
         self.last.fetch_max(last.0, SeqCst);
-        // Who begins to wait after this look has seen the number above.
+        // A thread that registers after this load sees the new `last`, so it need not be woken.
         if self.waiting.load(SeqCst) > 0 {
-            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(locked(&self.lock));
             self.rung.notify_all();
         }
     }
 
-    /// Waits until this entry can be read; `false` when the time is over.
+    /// Waits until this entry can be read; `false` when the time is over before.
     pub fn wait(&self, seq: Seq, timeout: Duration) -> bool {
         let is_there = || self.last.load(SeqCst) >= seq.0;
         if is_there() {
             return true;
         }
         self.waiting.fetch_add(1, SeqCst);
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = locked(&self.lock);
         let waited = self.rung.wait_timeout_while(lock, timeout, |()| !is_there());
         drop(waited);
         self.waiting.fetch_sub(1, SeqCst);
@@ -79,37 +80,37 @@ impl Bell {
     }
 }
 
-/// How many follow, and how many may.
+/// The number of followers, and its limit.
 #[derive(Debug)]
 pub struct Followers {
     count: AtomicUsize,
     most: usize,
 }
 
-/// A follower's place among them.
+/// A follower's place, given back when it is dropped.
 #[derive(Debug)]
 pub struct Seat<'a>(&'a Followers);
 
 impl Followers {
-    /// None yet, and at most so many.
+    /// No followers yet, and at most so many.
     pub fn new(most: usize) -> Followers {
         Followers { count: AtomicUsize::new(0), most }
     }
 
-    /// How many there are.
+    /// The number of followers.
     pub fn count(&self) -> usize {
         self.count.load(SeqCst)
     }
 
-    /// How many there may be.
+    /// The limit of followers.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// One more.
+    /// Takes a place.
     ///
     /// # Errors
-    /// The answer to one too many.
+    /// The answer 503 when none is left.
     pub fn sit(&self) -> Result<Seat<'_>, Response> {
         let seat = Seat(self);
         if self.count.fetch_add(1, SeqCst) < self.most {
@@ -126,7 +127,7 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// Answers a `GET` or `HEAD` of `/messages` or below it, whether it follows or not.
+/// Answers a `GET` or `HEAD` of `/messages` or below it: a stream, a long poll or a read.
 pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: &Followers) {
     let seated = match request.path.as_str() {
         "/messages/stream" => match first_entry(request) {
@@ -152,7 +153,8 @@ pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: 
     reply.send(source.read(|log, last, committed| reading::answer(request, log, last, committed)));
 }
 
-/// Where a stream begins. A client that comes back says where it was, and all the rest as before.
+/// The first entry of a stream. A client that comes back names its last entry in `Last-Event-ID`,
+/// beside the query of its first request.
 fn first_entry(request: &Request) -> Result<Seq, String> {
     let asked = match reading::parse(&request.query)? {
         None => Seq(1),
@@ -203,22 +205,22 @@ fn stream(mut next: Seq, reply: Reply, source: &impl Source) {
     }
 }
 
-/// Begins an answer of Server-Sent Events; `None` if nobody wants to hear them.
+/// Begins an answer of Server-Sent Events; `None` if the request is a HEAD or the client is gone.
 pub fn begin(reply: Reply) -> Option<Stream> {
     let head = Response::text(200, "text/event-stream", "");
-    // Proxies must not hold them back.
+    // Proxies must not hold events back.
     let head = head.with_header("Cache-Control", "no-store").with_header("X-Accel-Buffering", "no");
     reply.begin(head)
 }
 
-/// Some entries from this place on, and the place of the one after them.
+/// A piece of the stream from entry `next` on, and the first entry of the piece after it.
 fn events(log: &Log, mut next: Seq, last: Seq) -> (Vec<u8>, Seq) {
     let (mut events, mut head) = (Vec::new(), String::new());
     while next <= last && events.len() < PIECE_BYTES {
         head.clear();
         write!(head, "id: {next}\ndata: {{\"seq\":{next},\"msg\":").expect("a string has room");
         events.extend_from_slice(head.as_bytes());
-        // JSON has no line breaks of its own.
+        // JSON text of a message has no line breaks.
         events.extend_from_slice(log.json(next));
         events.extend_from_slice(b"}\n\n");
         next = next.next();
@@ -233,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bell_wakes_who_waits_for_an_entry_and_nobody_for_a_later_one() {
+    fn a_bell_wakes_only_those_whose_entry_came() {
         let bell = Bell::default();
         assert!(!bell.wait(Seq(1), Duration::ZERO));
         thread::scope(|scope| {
@@ -248,7 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_begins_where_its_client_was_and_nonsense_is_refused_all_the_same() {
+    fn a_stream_begins_after_last_event_id() {
+        // Goal: the header wins over `from`, and a bad query is refused beside a good header too.
         let first = |query: &str, id: Option<&str>| {
             let headers = id.iter().map(|id| ("last-event-id", *id)).collect();
             first_entry(&Request { query: query.into(), headers, ..Request::default() }).ok()

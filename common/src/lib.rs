@@ -64,7 +64,7 @@
 //! Pure, without socket, clock or thread: [`entries`], [`wire`], [`whole`], and `lines` and `waiters` of the
 //! master. Edges: [`http`] is the only user of tiny_http, [`client`] of ureq, [`store`] of redb.
 //! Around them:
-//! [`settings`], [`logging`], [`node`].
+//! [`settings`], [`logging`], [`node`], [`openapi`].
 
 pub mod chunk;
 pub mod client;
@@ -75,6 +75,7 @@ pub mod locked;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod openapi;
 pub mod random;
 pub mod reading;
 pub mod settings;

@@ -1,8 +1,7 @@
-//! Process text: one past-tense event a line, with keys, to stdout.
+//! The process log on stdout: one event a line, in the past tense, with keys.
 //!
-//! Lines are written by a thread of their own. A reader of the pipe that stops reading must not
-//! stop the node: beyond [`MAX_PENDING_LINES`] lines are dropped, and counted where they are
-//! missing.
+//! A thread of its own writes the lines, so a reader that stops reading does not stop the node:
+//! lines beyond [`MAX_PENDING_LINES`] are dropped, and their number stands in their place.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -17,13 +16,13 @@ use time::macros::format_description;
 
 use crate::entries::Message;
 
-/// Lines that wait for the reader of stdout at most.
+/// The most lines that wait for the reader of stdout.
 pub const MAX_PENDING_LINES: usize = 8192;
 
-/// How long lines gather before they are written together.
+/// The pause between two writes: lines that come meanwhile are written together.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Characters of a message that a log line shows.
+/// The most characters of a message in a log line.
 const EXCERPT_CHARS: usize = 80;
 
 static LINES: OnceLock<Sender<Line>> = OnceLock::new();
@@ -34,7 +33,7 @@ enum Line {
     Flush(Sender<()>),
 }
 
-/// Starts to log under this node's name.
+/// Starts the log; each line carries the node's name.
 ///
 /// # Errors
 /// When logging was started before.
@@ -58,13 +57,13 @@ pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> 
     log::set_max_level(level);
     if LINES.set(sender).is_ok() {
         let spawned = thread::Builder::new().name("log-writer".into()).spawn(move || write(&lines));
-        // Without the thread the channel fills up and lines are dropped; the node still works.
+        // Without the thread all lines are dropped in the end, and the node still works.
         drop(spawned);
     }
     Ok(())
 }
 
-/// Waits until what was logged so far has been written, or the time is up.
+/// Waits until all lines logged so far are written, at most twice `timeout`.
 pub fn flush(timeout: Duration) {
     let (done, is_done) = bounded(1);
     if let Some(lines) = LINES.get()
@@ -74,7 +73,7 @@ pub fn flush(timeout: Duration) {
     }
 }
 
-/// The beginning of a message for a log line: its JSON with every control character escaped.
+/// The beginning of a message as JSON, with every control character escaped.
 pub fn excerpt(message: &Message) -> String {
     let json = message.json();
     let text = &json[1..json.len() - 1];
@@ -91,7 +90,7 @@ pub fn excerpt(message: &Message) -> String {
     excerpt
 }
 
-/// Writes what has come, then lets a little more come: one write and one wake-up for many lines.
+/// Writes all pending lines at once, then pauses: one write and one wake-up for many lines.
 fn write(lines: &Receiver<Line>) {
     let mut stdout = io::stdout().lock();
     let mut text = Vec::new();
@@ -115,7 +114,7 @@ fn write(lines: &Receiver<Line>) {
     }
 }
 
-/// Puts the node's name before every line of simplelog.
+/// A logger that puts the node's name before every line of simplelog.
 struct Named {
     name: String,
     inner: Box<WriteLogger<LineWriter>>,
@@ -136,7 +135,7 @@ impl Log for Named {
     }
 }
 
-/// Gathers what simplelog writes piece by piece into whole lines.
+/// A writer that joins the pieces of a line, which simplelog writes one by one.
 struct LineWriter {
     lines: Sender<Line>,
     line: Vec<u8>,
@@ -174,7 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_reads_are_dropped_and_counted_and_block_nobody() {
+    fn unread_lines_are_dropped_and_counted() {
+        // Goal: a full channel blocks nobody, and every dropped line is counted.
         let (lines, _unread) = bounded(2);
         let mut writer = LineWriter { lines, line: Vec::new() };
         DROPPED.store(0, Relaxed);

@@ -1,42 +1,36 @@
-//! What a node counts and measures, in the text format of Prometheus: `GET /metrics`.
+//! Counters and histograms, and the text that `GET /metrics` answers: OpenMetrics 1.0.
 //!
-//! Nothing is counted twice: what the log, the lines or the HTTP layer know anyway is read from
-//! them when somebody asks. `docker/README.md` says what each metric means and when to worry.
+//! Nothing is counted twice: figures that the log, the lines or the HTTP layer hold anyway are
+//! read from them at each scrape. `docker/README.md` says what each metric means and when to worry.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 
 use crate::entries::Seq;
 use crate::http::{Response, Stats};
 
-/// The media type of the answer.
+/// The media type of the text.
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How often something happened, by a word that says what exactly.
+/// Counters told apart by a word. Threads add to them without a lock.
 #[derive(Debug)]
-pub struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub struct Counts(Vec<(&'static str, AtomicU64)>);
 
 impl Counts {
-    /// None of these has happened: they are told as 0, so that the first time is seen as a change.
+    /// A counter for each word. All begin at 0, so that the first time is seen as a change.
     pub fn new(words: &[&'static str]) -> Counts {
-        Counts(Mutex::new(words.iter().map(|word| (*word, 0)).collect()))
+        Counts(words.iter().map(|word| (*word, AtomicU64::new(0))).collect())
     }
 
-    /// It happened once more.
-    pub fn add(&self, what: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    /// Counts one more of a word that was given to [`Counts::new`].
+    pub fn add(&self, word: &str) {
+        let counter = self.0.iter().find(|(known, _)| *known == word);
+        counter.expect("each word that is counted was given to `new`").1.fetch_add(1, Relaxed);
     }
 
-    /// All of them.
-    pub fn all(&self) -> BTreeMap<&'static str, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Every word and its count, in the order of [`Counts::new`].
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(word, count)| (*word, count.load(Relaxed)))
     }
 }
 
@@ -51,7 +45,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one with these upper bounds, which ascend.
+    /// An empty histogram with these upper bounds, which ascend.
     pub fn new(bounds: &'static [f64]) -> Histogram {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Histogram { bounds, counts, sum: AtomicU64::new(0) }
@@ -69,7 +63,7 @@ impl Histogram {
         self.bounds
     }
 
-    /// How many values there are up to each bound, and last how many in all.
+    /// The number of values up to each bound, and last the number of all.
     pub fn cumulative(&self) -> Vec<u64> {
         let mut sum = 0;
         let add = |count: &AtomicU64| {
@@ -80,95 +74,72 @@ impl Histogram {
     }
 }
 
-/// Writes metrics in the text format; names get the prefix `replog_`.
-pub struct Writer<'a>(DescriptorEncoder<'a>);
+/// The text of `GET /metrics` as it grows, family by family. Names get the prefix `replog_`; help
+/// texts hold neither line breaks nor backslashes.
+#[derive(Debug, Default)]
+pub struct Exposition(String);
 
-impl fmt::Debug for Writer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Writer")
+impl Exposition {
+    /// Begins a number that goes up and down.
+    pub fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
+        self.family(name, "gauge", help, "")
+    }
+
+    /// Begins a number that only grows; its samples get the suffix `_total`.
+    pub fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
+        self.family(name, "counter", help, "_total")
+    }
+
+    /// Begins histograms.
+    pub fn histogram(&mut self, name: &str, help: &str) -> Family<'_> {
+        self.family(name, "histogram", help, "")
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str, suffix: &str) -> Family<'_> {
+        self.0 += &format!("# HELP replog_{name} {help}\n# TYPE replog_{name} {kind}\n");
+        Family { text: &mut self.0, name: format!("replog_{name}{suffix}") }
+    }
+
+    /// The answer with the whole text.
+    pub fn into_response(self) -> Response {
+        Response::text(200, MEDIA_TYPE, self.0 + "# EOF\n")
     }
 }
 
-impl Writer<'_> {
-    /// A number that goes up and down.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
-    }
-
-    /// The same, with labels.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    pub fn gauges<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[(L, f64)],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        values
-            .iter()
-            .try_for_each(|(labels, value)| metric.encode_family(labels)?.encode_gauge(value))
-    }
-
-    /// A number that only grows; its name gets the suffix `_total`.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    /// The same, with labels.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    pub fn counters<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[(L, u64)],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        values.iter().try_for_each(|(labels, value)| {
-            metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)
-        })
-    }
-
-    /// Histograms with labels.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    pub fn histograms<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[(L, &Histogram)],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        values.iter().try_for_each(|(labels, histogram)| {
-            let counts = histogram.counts.iter().map(|count| count.load(Relaxed));
-            let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            let sum = histogram.sum.load(Relaxed) as f64 / 1e6;
-            metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-        })
-    }
+/// A metric whose samples are being written.
+#[derive(Debug)]
+pub struct Family<'a> {
+    text: &'a mut String,
+    name: String,
 }
 
-/// What a node tells when somebody asks.
-pub trait Figures: fmt::Debug + Send + Sync + 'static {
-    /// Writes all of it.
-    ///
-    /// # Errors
-    /// When there is no room for the text.
-    fn write(&self, out: &mut Writer<'_>) -> fmt::Result;
+impl Family<'_> {
+    /// Writes a value with these labels: name and value of each.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Debug) {
+        self.line("", labels, value);
+    }
+
+    /// Writes a histogram with these labels.
+    pub fn buckets(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
+        let counts = histogram.cumulative();
+        self.line("_sum", labels, histogram.sum.load(Relaxed) as f64 / 1e6);
+        self.line("_count", labels, counts[counts.len() - 1]);
+        let bounds = histogram.bounds.iter().map(|bound| format!("{bound:?}"));
+        for (bound, count) in bounds.chain(["+Inf".into()]).zip(counts) {
+            self.line("_bucket", &[&[("le", bound.as_str())], labels].concat(), count);
+        }
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Debug) {
+        let label = |(name, value): &(&str, &str)| {
+            let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+            format!("{name}=\"{value}\"")
+        };
+        let labels: Vec<String> = labels.iter().map(label).collect();
+        let labels = labels.join(",");
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        *self.text += &format!("{}{suffix}{labels} {value:?}\n", self.name);
+    }
 }
 
 /// What every node tells of itself.
@@ -178,60 +149,46 @@ pub struct NodeFigures {
     pub role: &'static str,
     /// The last entry that can be read.
     pub last_seq: Seq,
-    /// What the messages take, in bytes of JSON.
+    /// The size of the messages, in bytes of JSON.
     pub log_bytes: u64,
-    /// What they may take.
+    /// The limit of that size; `u64::MAX` for none.
     pub max_log_bytes: u64,
     /// Nothing can be stored now.
     pub read_only: bool,
-    /// What was refused, by reason.
-    pub refused: BTreeMap<&'static str, u64>,
     /// How many clients follow, and how many may.
     pub followers: (usize, usize),
-    /// Of the HTTP layer.
+    /// Figures of the HTTP layer.
     pub http: Stats,
 }
 
-impl Figures for NodeFigures {
-    fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
+impl NodeFigures {
+    /// Writes all of it. `refused` is the number of requests that the role refused, by reason.
+    pub fn write(&self, out: &mut Exposition, refused: impl Iterator<Item = (&'static str, u64)>) {
         let build = [("version", env!("CARGO_PKG_VERSION")), ("role", self.role)];
-        out.gauges("build_info", "What is running; always 1", &[(build, 1.0)])?;
-        out.gauge("last_seq", "The last entry that can be read here", self.last_seq.0 as f64)?;
-        out.gauge("log_bytes", "What the messages take, as JSON", self.log_bytes as f64)?;
-        let read_only = f64::from(u8::from(self.read_only));
-        out.gauge("read_only", "1 while nothing can be stored", read_only)?;
-        // A limit that there is not.
-        let most = if self.max_log_bytes == u64::MAX { 0 } else { self.max_log_bytes };
-        out.gauge("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", most as f64)?;
-        let (in_flight, most) = (self.http.in_flight as f64, self.http.max_in_flight as f64);
-        out.gauge("requests_in_flight", "Requests in progress, this one too", in_flight)?;
-        out.gauge("requests_in_flight_limit", "MAX_IN_FLIGHT", most)?;
-        let (followers, most) = self.followers;
-        out.gauge("followers", "Clients that follow the log", followers as f64)?;
-        out.gauge("followers_limit", "MAX_FOLLOWERS", most as f64)?;
-        let mut refused = self.refused.clone();
-        *refused.entry("busy").or_default() += self.http.refused_busy;
-        *refused.entry("bad_request").or_default() += self.http.refused_bad;
-        let refused: Vec<_> = refused.into_iter().map(|(why, n)| ([("reason", why)], n)).collect();
-        out.counters("refused", "Requests that were refused, by reason", &refused)
-    }
-}
-
-/// The answer to `GET /metrics`.
-pub fn answer(figures: impl Figures) -> Response {
-    let mut registry = Registry::with_prefix("replog");
-    registry.register_collector(Box::new(Scrape(figures)));
-    let mut written = String::new();
-    text::encode(&mut written, &registry).expect("a string has room");
-    Response::text(200, MEDIA_TYPE, written)
-}
-
-#[derive(Debug)]
-struct Scrape<F>(F);
-
-impl<F: Figures> Collector for Scrape<F> {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.0.write(&mut Writer(encoder))
+        out.gauge("build_info", "What is running; always 1").sample(&build, 1.0);
+        let no_limit_is_0 = |most| if most == u64::MAX { 0.0 } else { most as f64 };
+        let gauges = [
+            ("last_seq", "The last entry that can be read here", self.last_seq.0 as f64),
+            ("log_bytes", "What the messages take, as JSON", self.log_bytes as f64),
+            ("read_only", "1 while nothing can be stored", f64::from(self.read_only)),
+            ("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", no_limit_is_0(self.max_log_bytes)),
+            (
+                "requests_in_flight",
+                "Requests in progress, this one too",
+                self.http.in_flight as f64,
+            ),
+            ("requests_in_flight_limit", "MAX_IN_FLIGHT", self.http.max_in_flight as f64),
+            ("followers", "Clients that follow the log", self.followers.0 as f64),
+            ("followers_limit", "MAX_FOLLOWERS", self.followers.1 as f64),
+        ];
+        for (name, help, value) in gauges {
+            out.gauge(name, help).sample(&[], value);
+        }
+        let http = [("bad_request", self.http.refused_bad), ("busy", self.http.refused_busy)];
+        let mut family = out.counter("refused", "Requests that were refused, by reason");
+        for (reason, count) in http.into_iter().chain(refused) {
+            family.sample(&[("reason", reason)], count);
+        }
     }
 }
 
@@ -239,39 +196,48 @@ impl<F: Figures> Collector for Scrape<F> {
 mod tests {
     use super::*;
 
-    #[derive(Debug)]
-    struct Some;
-
-    impl Figures for Some {
-        fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
-            out.gauge("up", "It is up", 0.5)?;
-            out.counters("calls", "Calls", &[([("to", "a\"b")], 3), ([("to", "c")], 4)])?;
-            let histogram = Histogram::new(&[0.1, 1.0]);
-            [0.1, 0.5, 7.0].iter().for_each(|value| histogram.observe(*value));
-            assert_eq!(histogram.cumulative(), [1, 2, 3]);
-            out.histograms("took_seconds", "Time", &[([("result", "ok")], &histogram)])
-        }
+    #[test]
+    fn values_are_counted_up_to_each_bound() {
+        let histogram = Histogram::new(&[0.1, 1.0]);
+        [0.1, 0.5, 7.0].iter().for_each(|value| histogram.observe(*value));
+        assert_eq!(histogram.cumulative(), [1, 2, 3]);
     }
 
     #[test]
-    fn metrics_are_written_with_names_types_and_labels() {
-        let text = String::from_utf8(answer(Some).into_body()).unwrap();
-        let expected = [
-            "# HELP replog_up It is up",
-            "# TYPE replog_up gauge",
-            "replog_up 0.5",
-            "replog_calls_total{to=\"a\\\"b\"} 3",
-            "replog_calls_total{to=\"c\"} 4",
-            "# TYPE replog_took_seconds histogram",
-            "replog_took_seconds_sum{result=\"ok\"} 7.6",
-            "replog_took_seconds_count{result=\"ok\"} 3",
-            "replog_took_seconds_bucket{le=\"0.1\",result=\"ok\"} 1",
-            "replog_took_seconds_bucket{le=\"1.0\",result=\"ok\"} 2",
-            "replog_took_seconds_bucket{le=\"+Inf\",result=\"ok\"} 3",
-            "# EOF",
-        ];
-        for line in expected {
-            assert!(text.lines().any(|other| other == line), "{line} is not in:\n{text}");
-        }
+    fn words_are_counted_from_0() {
+        let counts = Counts::new(&["ok", "failed"]);
+        (0..2).for_each(|_| counts.add("failed"));
+        assert_eq!(counts.iter().collect::<Vec<_>>(), [("ok", 0), ("failed", 2)]);
+    }
+
+    #[test]
+    fn the_text_is_as_openmetrics_asks() {
+        let histogram = Histogram::new(&[0.1, 1.0]);
+        [0.1, 0.5, 7.0].iter().for_each(|value| histogram.observe(*value));
+        let mut out = Exposition::default();
+        out.gauge("up", "It is up").sample(&[], 0.5);
+        out.counter("starts", "Starts").sample(&[], 2);
+        out.counter("calls", "Calls").sample(&[("to", "a\"\\\n"), ("by", "b")], 3);
+        out.histogram("took_seconds", "Time").buckets(&[("result", "ok")], &histogram);
+        let text = String::from_utf8(out.into_response().into_body()).unwrap();
+        let expected = r##"# HELP replog_up It is up
+# TYPE replog_up gauge
+replog_up 0.5
+# HELP replog_starts Starts
+# TYPE replog_starts counter
+replog_starts_total 2
+# HELP replog_calls Calls
+# TYPE replog_calls counter
+replog_calls_total{to="a\"\\\n",by="b"} 3
+# HELP replog_took_seconds Time
+# TYPE replog_took_seconds histogram
+replog_took_seconds_sum{result="ok"} 7.6
+replog_took_seconds_count{result="ok"} 3
+replog_took_seconds_bucket{le="0.1",result="ok"} 1
+replog_took_seconds_bucket{le="1.0",result="ok"} 2
+replog_took_seconds_bucket{le="+Inf",result="ok"} 3
+# EOF
+"##;
+        assert_eq!(text, expected);
     }
 }

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `GET /messages` | the whole log, the original's answer |
 //! | `GET /messages?from=5&limit=100` | at most 100 entries from place 5 on |
-//! | `GET /messages?committed=true` | only what a quorum holds, as far as this node knows |
+//! | `GET /messages?committed=true` | only entries that a quorum holds, as far as this node knows |
 //! | `GET /messages/7` | one entry |
 //!
-//! Those that wait are answered by [`follow`](crate::follow).
+//! Reads that wait for an entry are in [`follow`](crate::follow).
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ use crate::http::{Request, Response};
 /// The longest wait for an entry, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 60_000;
 
-/// What a `GET /messages` asks for.
+/// The parameters of a `GET /messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) from: Seq,
     pub(crate) limit: u64,
     pub(crate) committed: bool,
-    /// How long to wait for the first of them.
+    /// The longest wait for the entry `from`.
     pub(crate) wait: Option<Duration>,
 }
 
-/// Answers a request for `/messages` or below it, from the entries up to `last`; `committed` is the
-/// last one that a quorum is known to hold.
+/// The answer to a read of `/messages` or below it, from the entries up to `last`. `committed` is
+/// the last entry that a quorum is known to hold.
 pub fn answer(request: &Request, log: &Log, last: Seq, committed: Seq) -> Response {
     if let Some(seq) = request.path.strip_prefix("/messages/") {
         return one(log, last, seq);
@@ -63,7 +63,7 @@ fn one(log: &Log, last: Seq, seq: &str) -> Response {
     }
 }
 
-/// The answer when an entry is asked for that is not there.
+/// The answer to a read of an entry that does not exist.
 pub fn no_entry() -> Response {
     Response::error(404, "There is no such entry")
 }
@@ -76,16 +76,16 @@ pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chu
     chunks
 }
 
-/// The place that a query must name, in `from`.
+/// The place in a query's `from`, which must be there.
 ///
 /// # Errors
-/// What is wrong, in words for the client.
+/// The problem in words for the client.
 pub fn first(query: &str) -> Result<Seq, String> {
     let from = query.rsplit('&').find_map(|pair| pair.strip_prefix("from="));
     place("from", from.unwrap_or_default()).map(Seq)
 }
 
-/// `None` when nothing is asked for but the whole log.
+/// The parameters of a query; `None` when there are none, which asks for the whole log.
 pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
     let mut range = Range { from: Seq(1), limit: u64::MAX, committed: false, wait: None };
     let (mut given, mut has_from) = (false, false);
@@ -99,7 +99,7 @@ pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
                 range.committed = value == "true";
             }
             "committed" => return Err("committed must be true or false".into()),
-            // As the original, which knows none.
+            // The original ignores all parameters.
             _ => continue,
         }
         given = true;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_whole_in_part_and_one_by_one() {
+    fn the_log_is_read_whole_and_in_part() {
         let ok = |body: &str| (200, body.to_string());
         let script = [
             ("/messages", r#"{"messages":["a","b","c","d"]}"#),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_among_parameters_that_nobody_knows() {
+    fn from_is_found_among_unknown_parameters() {
         assert_eq!(first("from=7"), Ok(Seq(7)));
         assert_eq!(first("cache=no&from=7&x"), Ok(Seq(7)));
         for query in ["", "from", "from=", "from=0", "from=+7", "until=7", "from=7.5"] {

@@ -1,7 +1,7 @@
 //! Settings: text from flags and environment in, one checked value out.
 //!
-//! Each setting has a flag and an environment variable of the same name (`--port`, `PORT`); the
-//! flag wins, and an empty value counts as absent. Everything that is wrong is reported at once.
+//! Each setting has a flag and an environment variable of the same name (`--port`, `PORT`). The
+//! flag wins. An empty value counts as absent. All problems are reported together.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use log::LevelFilter;
 use crate::client;
 use crate::http::Limits;
 
-/// What `--help` of a node ends with.
+/// The end of `--help`.
 pub const EXAMPLE: &str = "\
 Example, each line in a terminal of its own:
   secondary --port 8001
@@ -24,7 +24,7 @@ Example, each line in a terminal of its own:
   curl http://127.0.0.1:8000/messages -d '{\"msg\":\"hello\"}'
 The master's page, http://127.0.0.1:8000/, shows what happens.";
 
-/// The longest timeout that is accepted: a day.
+/// The longest timeout: a day, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
 
 /// Settings that every node has, as text.
@@ -79,52 +79,51 @@ pub struct NodeSettings {
     pub host: String,
     /// Port to listen on; 0 picks one.
     pub port: u16,
-    /// The node's name, if one was given.
+    /// The node's name, if it was given.
     pub name: Option<String>,
-    /// What is logged.
+    /// The least important level that is logged.
     pub log_level: LevelFilter,
     /// Limits of the HTTP layer.
     pub limits: Limits,
-    /// How many idempotency keys are remembered.
+    /// The most idempotency keys that are remembered.
     pub idempotency_keys: usize,
-    /// Where the log is kept; `None` for in memory only.
+    /// The directory of the log; `None` for in memory only.
     pub data_dir: Option<PathBuf>,
-    /// What the messages of the log may take, in bytes of JSON.
+    /// The most that all messages may take, in bytes of JSON; `u64::MAX` for no limit.
     pub max_log_bytes: u64,
-    /// Clients that may follow the log at the same time.
+    /// The most clients that follow the log at the same time.
     pub max_followers: usize,
-    /// How long a stop waits for requests in progress.
+    /// The longest that a stopping node waits for requests in progress.
     pub shutdown_timeout: Duration,
 }
 
-/// How the node is, whatever `MAX_IN_FLIGHT` requests wait for.
+/// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
 const ALWAYS_ANSWERED: &[&str] = &["/health", "/ready", "/metrics", "/heartbeat"];
 
 impl NodeArgs {
-    /// Checks the text; what is wrong goes to `problems`, and a stand-in into the result.
+    /// Checks the text. A wrong setting adds to `problems`, and the result has its default instead.
     pub fn check(&self, default_port: u16, problems: &mut Problems) -> NodeSettings {
-        let problems = &mut *problems;
+        let log_bytes =
+            problems.number("MAX_LOG_BYTES", &self.max_log_bytes, 1 << 30, 0..=u64::MAX);
+        let shutdown =
+            problems.milliseconds("SHUTDOWN_TIMEOUT_MS", &self.shutdown_timeout_ms, 5000, 0);
+        let limits = Limits {
+            max_in_flight: problems.number("MAX_IN_FLIGHT", &self.max_in_flight, 1024, 1..=65_536),
+            max_body_bytes: problems.number(
+                "MAX_MESSAGE_BYTES",
+                &self.max_message_bytes,
+                1 << 20,
+                1..=32 << 20,
+            ),
+            timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
+            always: ALWAYS_ANSWERED,
+        };
         NodeSettings {
             host: given(&self.host).unwrap_or("127.0.0.1").to_string(),
             port: problems.number("PORT", &self.port, default_port, 0..=u16::MAX),
             name: self.check_name(problems),
             log_level: self.check_level(problems),
-            limits: Limits {
-                max_in_flight: problems.number(
-                    "MAX_IN_FLIGHT",
-                    &self.max_in_flight,
-                    1024,
-                    1..=65_536,
-                ),
-                max_body_bytes: problems.number(
-                    "MAX_MESSAGE_BYTES",
-                    &self.max_message_bytes,
-                    1 << 20,
-                    1..=32 << 20,
-                ),
-                timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
-                always: ALWAYS_ANSWERED,
-            },
+            limits,
             idempotency_keys: problems.number(
                 "IDEMPOTENCY_KEYS",
                 &self.idempotency_keys,
@@ -133,21 +132,8 @@ impl NodeArgs {
             ),
             max_followers: problems.number("MAX_FOLLOWERS", &self.max_followers, 100, 0..=10_000),
             data_dir: given(&self.data_dir).map(PathBuf::from),
-            max_log_bytes: match problems.number(
-                "MAX_LOG_BYTES",
-                &self.max_log_bytes,
-                1 << 30,
-                0..=u64::MAX,
-            ) {
-                0 => u64::MAX,
-                bytes => bytes,
-            },
-            shutdown_timeout: problems.milliseconds(
-                "SHUTDOWN_TIMEOUT_MS",
-                &self.shutdown_timeout_ms,
-                5000,
-                0,
-            ),
+            max_log_bytes: if log_bytes == 0 { u64::MAX } else { log_bytes },
+            shutdown_timeout: shutdown,
         }
     }
 
@@ -171,22 +157,22 @@ impl NodeArgs {
     }
 }
 
-/// The text of a setting, if there is any.
+/// The trimmed text of a setting; `None` when it is empty or absent.
 pub fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// What is wrong with the settings.
+/// The problems found in the settings, each in words.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// Notes one more.
+    /// Adds a problem.
     pub fn add(&mut self, problem: String) {
         self.0.push(problem);
     }
 
-    /// A whole number in a range, or the default when none is given or it is wrong.
+    /// A whole number in this range; the default when it is absent or wrong.
     pub fn number<T>(
         &mut self,
         name: &str,
@@ -208,7 +194,7 @@ impl Problems {
         }
     }
 
-    /// A span of time, `least` milliseconds to a day.
+    /// A span of time from `least` milliseconds to [`MAX_TIMEOUT_MS`].
     pub fn milliseconds(
         &mut self,
         name: &str,
@@ -219,17 +205,16 @@ impl Problems {
         Duration::from_millis(self.number(name, text, default, least..=MAX_TIMEOUT_MS))
     }
 
-    /// `Ok` when there are none.
+    /// `Ok` when there are no problems.
     ///
     /// # Errors
-    /// All problems, one a line.
+    /// All of them, one a line.
     pub fn none(self) -> Result<(), String> {
         if self.0.is_empty() { Ok(()) } else { Err(self.0.join("\n")) }
     }
 }
 
-/// Base URLs from a comma-separated list: blanks and slashes at the end are dropped, as are empty
-/// items.
+/// Base URLs from a list with commas. Blanks, slashes at the end and empty items are dropped.
 pub fn base_urls(name: &str, text: &str, problems: &mut Problems) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {

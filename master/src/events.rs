@@ -1,7 +1,7 @@
-//! The state of the cluster, told as it changes: `GET /events`, which the live page reads.
+//! The state of the cluster as a stream of events: `GET /events`, which the live page reads.
 //!
-//! Every 100 ms each watcher looks, and is told if something has changed, or as a sign of
-//! life. So a watcher costs the same however fast the log grows.
+//! Each watcher's thread looks every 100 ms and sends an event when something has changed,
+//! so a watcher costs the same however fast the log grows.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,19 +16,19 @@ use serde::Serialize;
 
 use crate::state::{Replication, State};
 
-/// How often a watcher looks.
+/// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often it is told something in any case.
+/// The longest time without an event.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// How many of the last entries are shown.
+/// The number of last entries in an event.
 const TAIL: u64 = 30;
 
-/// How many characters of each are.
+/// The most characters of a message in an event.
 const SHOWN_CHARS: usize = 120;
 
-/// A message of more bytes is cut before it is looked at.
+/// The most bytes of a message's JSON that are copied out of the log: enough for those characters.
 const LOOKED_AT_BYTES: usize = 8 * SHOWN_CHARS;
 
 #[derive(Debug, Serialize)]
@@ -58,12 +58,12 @@ struct Picture {
     timelines: Vec<Timed>,
 }
 
-/// Of POSTs that were answered 201, since the start.
+/// Durations of POSTs that were answered 201, since the start.
 #[derive(Debug, PartialEq, Serialize)]
 struct Latency {
     /// Upper bounds in seconds.
     le: &'static [f64],
-    /// How many took so long at most; the last is how many in all.
+    /// The number of POSTs up to each bound, and last the number of all.
     counts: Vec<u64>,
 }
 
@@ -89,7 +89,7 @@ struct Timed {
     acks: Vec<Option<f64>>,
 }
 
-/// Somebody who watches.
+/// Registers a watcher with the timeline as long as it lives.
 struct Watcher<'a>(&'a Replication);
 
 impl<'a> Watcher<'a> {
@@ -134,7 +134,7 @@ fn event(picture: &Picture) -> Vec<u8> {
     [b"data: ", json.expect("an event has only string keys").as_slice(), b"\n\n"].concat()
 }
 
-/// `tail` holds the last entries of the picture before.
+/// The state now. `tail` holds the entries of the last picture, and becomes those of this one.
 fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize) -> Picture {
     let now = Instant::now();
     let state = replication.lock();
@@ -173,7 +173,7 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
     }
 }
 
-/// The JSON of the last entries after this one, as far as it is looked at.
+/// The beginnings of the JSON of the last entries after this one.
 fn new_entries(state: &State, after: Seq) -> Vec<(Seq, Vec<u8>)> {
     let last = state.lines.stored_seq().0;
     let first = (after.0 + 1).max((last + 1).saturating_sub(TAIL));
@@ -185,10 +185,10 @@ fn beginning(log: &Log, seq: Seq) -> &[u8] {
     &json[..json.len().min(LOOKED_AT_BYTES)]
 }
 
-/// The first characters of a message whose JSON begins so.
+/// The first characters of a message, from the beginning of its JSON.
 fn cut(json: &[u8]) -> String {
     let whole = serde_json::from_slice::<String>(json).ok();
-    // It may end inside a character or an escape, of which the longest has twelve bytes.
+    // The JSON may end inside a character or an escape; the longest escape has twelve bytes.
     let parsed = whole.or_else(|| {
         (json.len().saturating_sub(12)..=json.len())
             .rev()
@@ -202,7 +202,7 @@ fn cut(json: &[u8]) -> String {
 }
 
 fn timelines(state: &State) -> Vec<Timed> {
-    let ms = |time: std::time::Duration| time.as_micros() as f64 / 1000.0;
+    let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
     let timed = state.timeline.recent().map(|timed| Timed {
         seq: timed.seq,
         w: timed.w,

@@ -10,6 +10,7 @@
 //! | [`heartbeat`] | the same without a client: noticing and levelling a secondary that was away |
 //! | [`recovery`] | how a reign begins: with what the secondaries hold |
 //! | [`metrics`], [`timeline`] | what is counted and measured |
+//! | [`scrape`] | the text of `GET /metrics` |
 //! | [`events`] | the state of the cluster for the live page, as it changes |
 //! | [`disk`] | writing the log to the disk, while the calls are out |
 //! | [`directory`] | what an operator can do with the directory of a stopped node |
@@ -28,6 +29,7 @@ pub mod lines;
 pub mod metrics;
 pub mod recovery;
 pub mod routes;
+pub mod scrape;
 pub mod settings;
 pub mod state;
 pub mod timeline;

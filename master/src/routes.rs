@@ -9,7 +9,7 @@ use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::logging::excerpt;
-use common::metrics::{self, NodeFigures};
+use common::openapi;
 use common::reading;
 use common::store::StoreError;
 use common::wire::{
@@ -20,7 +20,8 @@ use serde_json::json;
 
 use crate::concern::Concern;
 use crate::events;
-use crate::metrics::{MasterFigures, Metrics};
+use crate::metrics::Metrics;
+use crate::scrape;
 use crate::state::{NotAppended, ReadOnly, Replication};
 use crate::write::{Missing, Outcome, Stored};
 
@@ -33,7 +34,7 @@ const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The live page.
 const PAGE: &str = include_str!("page/index.html");
 
-/// The description of all this.
+/// The part of the API that only the master has.
 const OPENAPI: &str = include_str!("openapi.json");
 
 const READ: &str = "GET, HEAD";
@@ -44,13 +45,15 @@ pub struct Routes {
     replication: Arc<Replication>,
     wtimeout: Duration,
     followers: Followers,
+    openapi: String,
 }
 
 impl Routes {
     /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say, and so
     /// many clients may follow the log.
     pub fn new(replication: Arc<Replication>, wtimeout: Duration, followers: usize) -> Routes {
-        Routes { replication, wtimeout, followers: Followers::new(followers) }
+        let (followers, openapi) = (Followers::new(followers), openapi::document(OPENAPI));
+        Routes { replication, wtimeout, followers, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -59,8 +62,12 @@ impl Routes {
             ("/", "GET" | "HEAD") => Response::text(200, "text/html; charset=utf-8", PAGE),
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => self.metrics(http),
-            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
+            ("/metrics", "GET" | "HEAD") => {
+                scrape::answer(&self.replication, &self.followers, http)
+            }
+            ("/openapi.json", "GET" | "HEAD") => {
+                Response::text(200, "application/json", self.openapi.as_str())
+            }
             ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
                 Response::method_not_allowed(READ)
             }
@@ -92,25 +99,6 @@ impl Routes {
             Ok(Answer { status, .. }) => Response::error(502, &format!("{url} answered {status}")),
             Err(error) => Response::error(502, &format!("{url} did not answer: {error}")),
         }
-    }
-
-    fn metrics(&self, http: Stats) -> Response {
-        let replication = Arc::clone(&self.replication);
-        let (last_seq, log_bytes, read_only) = {
-            let state = replication.lock();
-            (state.lines.stored_seq(), state.log.bytes(), state.read_only().is_some())
-        };
-        let node = NodeFigures {
-            role: "master",
-            last_seq,
-            log_bytes,
-            max_log_bytes: replication.max_log_bytes(),
-            read_only,
-            refused: replication.metrics.refused.all(),
-            followers: (self.followers.count(), self.followers.most()),
-            http,
-        };
-        metrics::answer(MasterFigures { node, replication })
     }
 
     fn health(&self) -> Response {

@@ -1,7 +1,7 @@
-//! What happened to the last appends, and when: for the live page.
+//! The last appends and the times of their acknowledgements, for the live page.
 //!
-//! Kept only while somebody watches. Of a fast log it is a sample: one append in 20 ms, and a
-//! short burst whole.
+//! Appends are kept only while somebody watches. A fast log is sampled: one append in 20 ms, and
+//! all of a short burst.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use common::entries::Seq;
 
 use crate::lines::Lines;
 
-/// In the long run at most one append in this time is kept.
+/// The mean time between kept appends is at least this.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Of a burst after some quiet so many more are: eight clients at once are all seen.
+/// The number of appends that may come ahead of that mean: eight clients at once are all seen.
 const BURST: u32 = 9;
 
-/// How many are kept.
+/// The most appends that are kept.
 const MOST: usize = 30;
 
 /// One append.
@@ -24,11 +24,11 @@ const MOST: usize = 30;
 pub struct Timed {
     /// The entry.
     pub seq: Seq,
-    /// How many nodes its client waits for, the master included.
+    /// The number of nodes that its client waits for, the master included.
     pub w: usize,
-    /// When it was answered, and whether as its client wished.
+    /// The time from the append to the answer, and whether the answer was 201.
     pub answered: Option<(Duration, bool)>,
-    /// When each secondary had acknowledged it.
+    /// The time from the append to each secondary's acknowledgement.
     pub acks: Vec<Option<Duration>>,
     at: Instant,
 }
@@ -38,17 +38,17 @@ pub struct Timed {
 pub struct Timeline {
     watchers: usize,
     recent: VecDeque<Timed>,
-    /// What is kept fills the time up to here.
+    /// The end of the time that kept appends account for, one [`SAMPLE_INTERVAL`] each.
     filled: Option<Instant>,
 }
 
 impl Timeline {
-    /// Somebody watches from now on.
+    /// Adds a watcher.
     pub fn watch(&mut self) {
         self.watchers += 1;
     }
 
-    /// Somebody watches no longer.
+    /// Removes a watcher.
     pub fn unwatch(&mut self) {
         self.watchers -= 1;
         if self.watchers == 0 {
@@ -56,7 +56,7 @@ impl Timeline {
         }
     }
 
-    /// An entry was appended for a client that waits for `w` nodes.
+    /// Notes an append for a client that waits for `w` nodes.
     pub fn appended(&mut self, seq: Seq, w: usize, secondaries: usize, now: Instant) {
         let filled = self.filled.map_or(now, |filled| filled.max(now));
         if self.watchers == 0 || filled > now + BURST * SAMPLE_INTERVAL {
@@ -70,7 +70,7 @@ impl Timeline {
         self.recent.push_back(Timed { seq, w, answered: None, acks, at: now });
     }
 
-    /// Secondaries may have acknowledged more.
+    /// Notes the acknowledgements that the lines have had since the last call.
     pub fn acked(&mut self, lines: &Lines, now: Instant) {
         for timed in &mut self.recent {
             for (ack, line) in timed.acks.iter_mut().zip(lines.iter()) {
@@ -81,7 +81,7 @@ impl Timeline {
         }
     }
 
-    /// The client of this entry was answered.
+    /// Notes the answer to the client of this entry; `ok` for 201.
     pub fn answered(&mut self, seq: Seq, ok: bool, now: Instant) {
         let waiting = self.recent.iter_mut().rfind(|timed| timed.seq == seq);
         if let Some(timed) = waiting.filter(|timed| timed.answered.is_none()) {
@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_watched_is_kept_and_of_that_a_sample() {
+    fn a_watched_timeline_keeps_a_sample() {
+        // Goal: nothing is kept without a watcher; with one, bursts whole and fast logs in part.
         let mut timeline = Timeline::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);

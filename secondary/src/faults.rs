@@ -1,20 +1,20 @@
-//! Faults on demand: the delay that makes blocking visible, and, with `CHAOS=1`, errors.
+//! Faults on demand in answers to `/replicate`: a delay that makes blocking visible, and errors.
 //!
-//! They are set when the secondary starts and, with `CHAOS=1`, at run time by `PUT /chaos`. They
-//! concern `/replicate` only.
+//! The delay is set when the secondary starts. With `CHAOS=1`, `PUT /chaos` can change every fault.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use common::locked::locked;
 use common::settings::MAX_TIMEOUT_MS;
 use common::whole::Whole;
 use common::wire::{present, read_object};
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong, and how often.
+/// The delay and the rates of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Faults {
     /// Each call sleeps this long before anything is stored, in milliseconds.
@@ -25,7 +25,7 @@ pub struct Faults {
     pub error_after_store: f64,
 }
 
-/// `PUT /chaos`: what is absent stays as it is.
+/// The body of `PUT /chaos`. Absent values stay as they are.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
@@ -46,7 +46,7 @@ pub struct FaultInjector {
 }
 
 impl FaultInjector {
-    /// Only a delay.
+    /// A delay and no errors.
     pub fn new(delay: Duration) -> FaultInjector {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let faults = Faults { delay_ms, error_rate: 0.0, error_after_store: 0.0 };
@@ -57,15 +57,15 @@ impl FaultInjector {
         }
     }
 
-    /// What is set now.
+    /// The present faults.
     pub fn faults(&self) -> Faults {
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.faults)
     }
 
-    /// Changes what is set, from the body of a `PUT /chaos`.
+    /// Changes faults as the body of a `PUT /chaos` says.
     ///
     /// # Errors
-    /// What is wrong with the body; then nothing has changed.
+    /// The problem with the body, in words; nothing has changed then.
     pub fn change(&self, body: &[u8]) -> Result<Faults, String> {
         let change: Change = read_object(body).map_err(|error| error.to_string())?;
         let old = self.faults();
@@ -80,7 +80,7 @@ impl FaultInjector {
         if ![new.error_rate, new.error_after_store].iter().all(|r| (0.0..=1.0).contains(r)) {
             return Err("error_rate and error_after_store must be between 0 and 1".into());
         }
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        *locked(&self.faults) = new;
         Ok(new)
     }
 
@@ -90,7 +90,7 @@ impl FaultInjector {
             return false;
         }
         let throw = self.dice.hash_one(self.throws.fetch_add(1, Relaxed));
-        // 53 bits make every double between 0 and 1 equally likely; 1 itself never comes.
+        // 53 bits are a uniformly distributed double from 0 on and below 1.
         ((throw >> 11) as f64) / ((1_u64 << 53) as f64) < rate
     }
 }
@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_changed_one_by_one_and_nonsense_changes_nothing() {
+    fn faults_change_one_by_one() {
+        // Goal: absent values stay, and a bad body changes nothing.
         let injector = FaultInjector::new(Duration::from_millis(5));
         injector.change(br#"{"error_rate":0.25}"#).unwrap();
         let expected = Faults { delay_ms: 5, error_rate: 0.25, error_after_store: 0.0 };

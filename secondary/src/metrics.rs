@@ -1,31 +1,35 @@
-//! What a secondary counts: `GET /metrics`.
+//! The text of `GET /metrics` of a secondary.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::iter;
 
-use common::metrics::{Figures, NodeFigures, Writer};
+use common::follow::Followers;
+use common::http::{Response, Stats};
+use common::metrics::{Counts, Exposition, NodeFigures};
 
-/// What `GET /metrics` tells.
-#[derive(Debug)]
-pub struct SecondaryFigures {
-    /// As every node.
-    pub node: NodeFigures,
-    /// Entries taken into the copy.
-    pub entries_accepted: u64,
-    /// Calls of a master, by result.
-    pub calls: BTreeMap<&'static str, u64>,
-    /// The copy may be read as if it were up to date.
-    pub ready: bool,
-}
+use crate::replica::Replica;
 
-impl Figures for SecondaryFigures {
-    fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
-        self.node.write(out)?;
-        let help = "Entries taken into the copy since the start";
-        out.counter("entries_accepted", help, self.entries_accepted)?;
-        let calls: Vec<_> = self.calls.iter().map(|(how, n)| ([("result", *how)], *n)).collect();
-        out.counters("calls_received", "Calls of a master, by result", &calls)?;
-        let help = "1 while the copy is level with its master, as far as it knows";
-        out.gauge("ready", help, f64::from(u8::from(self.ready)))
+/// The answer to `GET /metrics`; `calls` are the master's calls, by result.
+pub fn answer(replica: &Replica, calls: &Counts, followers: &Followers, http: Stats) -> Response {
+    let (log_bytes, accepted) = replica.figures();
+    let node = NodeFigures {
+        role: "secondary",
+        last_seq: replica.position().last_seq,
+        log_bytes,
+        max_log_bytes: replica.max_log_bytes(),
+        read_only: replica.read_only().is_some(),
+        followers: (followers.count(), followers.most()),
+        http,
+    };
+    let mut out = Exposition::default();
+    node.write(&mut out, iter::empty());
+    out.counter("entries_accepted", "Entries taken into the copy since the start")
+        .sample(&[], accepted);
+    let mut received = out.counter("calls_received", "Calls of a master, by result");
+    for (result, count) in calls.iter() {
+        received.sample(&[("result", result)], count);
     }
+    let is_ready = f64::from(replica.lag().is_none());
+    out.gauge("ready", "1 while the copy is level with its master, as far as it knows")
+        .sample(&[], is_ready);
+    out.into_response()
 }

@@ -6,19 +6,20 @@ use std::time::Duration;
 use common::entries::{Epoch, Seq};
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
-use common::metrics::{self, Counts, NodeFigures};
+use common::metrics::Counts;
+use common::openapi;
 use common::reading;
 use common::store::StoreError;
 use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
 use serde_json::json;
 
 use crate::faults::FaultInjector;
-use crate::metrics::SecondaryFigures;
+use crate::metrics;
 use crate::replica::{Outcome, Replica};
 
 const READ: &str = "GET, HEAD";
 
-/// The description of all this.
+/// The part of the API that only a secondary has.
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Answers requests from a copy of the log.
@@ -31,6 +32,7 @@ pub struct Routes {
     followers: Followers,
     /// Calls of a master, by result.
     calls: Counts,
+    openapi: String,
 }
 
 impl Routes {
@@ -38,8 +40,8 @@ impl Routes {
     /// and so many clients may follow the log.
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
         let followers = Followers::new(followers);
-        let calls = Counts::new(&["ok", "duplicate", "refused", "failed"]);
-        Routes { replica, faults, chaos, followers, calls }
+        let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
+        Routes { replica, faults, chaos, followers, calls, openapi: openapi::document(OPENAPI) }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -47,8 +49,12 @@ impl Routes {
         match (request.path.as_str(), request.method.as_str()) {
             ("/health", "GET" | "HEAD") => self.health(),
             ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => self.metrics(http),
-            ("/openapi.json", "GET" | "HEAD") => Response::text(200, "application/json", OPENAPI),
+            ("/metrics", "GET" | "HEAD") => {
+                metrics::answer(&self.replica, &self.calls, &self.followers, http)
+            }
+            ("/openapi.json", "GET" | "HEAD") => {
+                Response::text(200, "application/json", self.openapi.as_str())
+            }
             ("/entries", "GET" | "HEAD") => self.entries(&request.query),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
@@ -62,22 +68,6 @@ impl Routes {
             (path, _) if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
         }
-    }
-
-    fn metrics(&self, http: Stats) -> Response {
-        let (log_bytes, entries_accepted) = self.replica.figures();
-        let node = NodeFigures {
-            role: "secondary",
-            last_seq: self.replica.position().last_seq,
-            log_bytes,
-            max_log_bytes: self.replica.max_log_bytes(),
-            read_only: self.replica.read_only().is_some(),
-            refused: Default::default(),
-            followers: (self.followers.count(), self.followers.most()),
-            http,
-        };
-        let (calls, ready) = (self.calls.all(), self.replica.lag().is_none());
-        metrics::answer(SecondaryFigures { node, entries_accepted, calls, ready })
     }
 
     fn health(&self) -> Response {

@@ -1,0 +1,117 @@
+//! The description of a node's API, `GET /openapi.json`.
+//!
+//! `openapi.json` beside this file describes what every node answers, and each role has a document
+//! with the rest. HEAD is in neither: it follows from GET.
+
+use serde_json::{Value, json};
+
+/// What every node answers.
+const SHARED: &str = include_str!("openapi.json");
+
+/// The whole description of a role as JSON text; `own` is what only this role answers.
+///
+/// # Panics
+/// When `own` is no JSON, or contradicts what every node answers.
+pub fn document(own: &str) -> String {
+    let parse = |part| serde_json::from_str(part).expect("each part of the description is JSON");
+    let mut whole = parse(own);
+    join(&mut whole, parse(SHARED));
+    add_heads(&mut whole);
+    format!("{whole:#}\n")
+}
+
+/// Adds `shared` to `own`: objects are joined name by name, lists and texts end to end.
+fn join(own: &mut Value, shared: Value) {
+    match (own, shared) {
+        (Value::Object(own), Value::Object(shared)) => {
+            for (name, value) in shared {
+                join(own.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(own), Value::Array(shared)) => own.extend(shared),
+        (Value::String(own), Value::String(shared)) => own.push_str(&shared),
+        (own @ Value::Null, shared) => *own = shared,
+        (own, shared) => panic!("{own} and {shared} cannot be joined"),
+    }
+}
+
+/// Describes HEAD wherever there is GET: the same parameters, statuses and headers, no bodies.
+fn add_heads(whole: &mut Value) {
+    let described = whole.clone();
+    for path in members(&mut whole["paths"]) {
+        let Some(Value::Object(mut head)) = path.get("get").cloned() else { continue };
+        let name = head["operationId"].as_str().unwrap_or_default();
+        head["operationId"] = format!("{name}Head").into();
+        head["summary"] = "The same without a body".into();
+        head.remove("description");
+        for response in members(&mut head["responses"]) {
+            let place = response.get("$ref").and_then(|place| place.as_str()?.strip_prefix('#'));
+            let of_get = place.map_or(Some(&*response), |place| described.pointer(place));
+            let headers = of_get.and_then(|of_get| of_get.get("headers")).cloned();
+            *response = json!({ "description": "As with GET" });
+            if let Some(headers) = headers {
+                response["headers"] = headers;
+            }
+        }
+        path["head"] = head.into();
+    }
+}
+
+/// The values of an object, or none of anything else.
+fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {
+    value.as_object_mut().into_iter().flat_map(|object| object.values_mut())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(own: Value) -> Value {
+        serde_json::from_str(&document(&own.to_string())).unwrap()
+    }
+
+    #[test]
+    fn own_and_shared_parts_are_joined() {
+        let whole = described(json!({
+            "info": { "title": "Own", "description": "Own text. " },
+            "tags": [{ "name": "own" }],
+            "paths": { "/messages": { "post": { "operationId": "append" } } },
+        }));
+        assert_eq!((&whole["info"]["title"], &whole["openapi"]), (&json!("Own"), &json!("3.1.0")));
+        let text = whole["info"]["description"].as_str().unwrap();
+        assert!(text.starts_with("Own text. Any `Content-Type`"), "{text}");
+        assert_eq!(whole["tags"][0]["name"], "own");
+        assert_eq!(whole["tags"].as_array().unwrap().last().unwrap()["name"], "chaos");
+        let messages = whole["paths"]["/messages"].as_object().unwrap();
+        assert_eq!(messages.keys().collect::<Vec<_>>(), ["get", "head", "post"]);
+    }
+
+    #[test]
+    fn head_is_get_without_bodies() {
+        let whole = described(json!({
+            "paths": {
+                "/own": { "put": {} },
+            },
+        }));
+        let heads = whole["paths"].as_object().unwrap().iter();
+        let without = heads.filter(|(_, path)| path.get("head").is_none()).map(|(name, _)| name);
+        assert_eq!(without.collect::<Vec<_>>(), ["/own"]);
+        let stream = &whole["paths"]["/messages/stream"];
+        let (get, head) = (&stream["get"], &stream["head"]);
+        assert_eq!((&head["operationId"], &head["tags"]), (&json!("followLogHead"), &get["tags"]));
+        assert_eq!((&head["parameters"], head.get("description")), (&get["parameters"], None));
+        let as_with_get = json!({ "description": "As with GET" });
+        assert_eq!(head["responses"]["400"], as_with_get);
+        // Headers stay, whether GET's answer stands there or elsewhere.
+        let (of_get, of_head) = (&get["responses"]["200"], &head["responses"]["200"]);
+        assert_eq!((&of_head["headers"], of_head.get("content")), (&of_get["headers"], None));
+        let later = &whole["components"]["responses"]["TooManyFollowers"]["headers"];
+        assert!(later.is_object() && head["responses"]["503"]["headers"] == *later, "{head}");
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot be joined")]
+    fn contradicting_parts_are_a_bug() {
+        document(r#"{"openapi": {}}"#);
+    }
+}
