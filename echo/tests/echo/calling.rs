@@ -7,15 +7,13 @@ use std::process::Command;
 
 use echo::{client, server};
 
-use crate::harness::{Server, assert_failed, assert_printed, finish, server_command};
+use crate::harness::{
+    Server, assert_failed, assert_printed, client_command, finish, server_command,
+};
 
 fn run<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> std::process::Output {
     command.args(args);
     finish(command)
-}
-
-fn client_command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_echo-client"))
 }
 
 #[test]
@@ -74,7 +72,7 @@ fn help() {
         let text = String::from_utf8(output.stdout.clone()).unwrap();
         assert_printed(&output, text.as_bytes());
         assert!(text.starts_with("usage: echo-server [PORT]\n") && text.ends_with('\n'), "{text}");
-        let limit = format!("up to {} connections", server::Limits::DEFAULT.connections);
+        let limit = format!("up to {} connections", server::MOST_CONNECTIONS);
         assert!(text.contains(&limit), "{text}");
 
         let output = run(client_command(), &[flag]);
@@ -84,7 +82,7 @@ fn help() {
         let timeout = format!("after {} seconds", client::TIMEOUT.as_secs());
         assert!(text.contains(&timeout), "{text}");
     }
-    assert_eq!(server::Limits::DEFAULT.idle.as_secs(), 10 * 60);
+    assert_eq!(server::IDLE.as_secs(), 10 * 60);
 }
 
 #[test]

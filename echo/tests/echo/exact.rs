@@ -25,7 +25,7 @@ fn host_by_name() {
     let server = Server::start();
     let stream = client::connect("localhost", server.address.port(), DEADLINE).unwrap();
     let mut reply = Vec::new();
-    client::exchange(stream, b"by name", DEADLINE, &mut reply).unwrap();
+    client::exchange(&stream, b"by name", &mut reply).unwrap();
     assert_eq!(reply, b"by name");
 }
 

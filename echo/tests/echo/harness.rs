@@ -1,5 +1,6 @@
 //! What every test here needs: a server that ends with the test, a client that cannot hang it.
 
+use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use echo::client;
+use echo::{Stop, client};
 
 /// How long a test waits for what should happen soon, even on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,7 +27,7 @@ impl Drop for Guard {
 /// A running `echo-server`.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    _process: Guard,
+    pub(crate) process: Guard,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
@@ -43,12 +44,12 @@ impl Server {
     pub(crate) fn from_command(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
         let lines = lines_of(child.stdout.take().expect("stdout is piped"));
-        let _process = Guard(child);
+        let process = Guard(child);
         let first = lines.recv_timeout(DEADLINE).expect("the server prints a first line");
         let address = first.strip_prefix("listening on ").map(str::parse);
         let address = address.unwrap_or_else(|| panic!("first line: {first:?}"));
         let address = address.unwrap_or_else(|error| panic!("first line: {first:?}: {error}"));
-        Server { address, _process, lines, seen: vec![first] }
+        Server { address, process, lines, seen: vec![first] }
     }
 
     /// A plain connection to the server.
@@ -57,9 +58,9 @@ impl Server {
     }
 
     /// Sends `message` as the client does, from this process, and returns what comes back.
-    pub(crate) fn exchange(&self, message: &[u8]) -> Result<Vec<u8>, client::Error> {
+    pub(crate) fn exchange(&self, message: &[u8]) -> Result<Vec<u8>, Stop> {
         let mut reply = Vec::new();
-        client::exchange(self.connect(), message, DEADLINE, &mut reply).map(|()| reply)
+        client::exchange(&self.connect(), message, &mut reply).map(|()| reply)
     }
 
     /// Waits for the next line of the server's output that has `part` in it.
@@ -98,6 +99,11 @@ pub(crate) fn server_command() -> Command {
     command
 }
 
+/// The real client, still without arguments.
+pub(crate) fn client_command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_echo-client"))
+}
+
 /// The lines of `output`, as they come.
 pub(crate) fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
@@ -113,7 +119,7 @@ pub(crate) fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
 
 /// Runs the real client against `address` with these further arguments.
 pub(crate) fn client<S: AsRef<OsStr>>(address: SocketAddr, message: &[S]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    let mut command = client_command();
     command.arg(address.ip().to_string()).arg(address.port().to_string()).args(message);
     finish(command)
 }
@@ -127,6 +133,27 @@ pub(crate) fn finish(mut command: Command) -> Output {
     let stdout = stdout.recv_timeout(DEADLINE).expect("the program ends its stdout in time");
     let stderr = stderr.recv_timeout(DEADLINE).expect("the program ends its stderr in time");
     Output { status: process.0.wait().expect("the program ends"), stdout, stderr }
+}
+
+/// Runs `body` in a process of its own that may open 4 096 descriptors, where many systems allow
+/// 1 024. `test` is the full name of the calling test: the process is this one again.
+pub(crate) fn with_many_descriptors(test: &str, body: impl FnOnce()) {
+    const INNER: &str = "ECHO_TEST_HAS_DESCRIPTORS";
+    if env::var_os(INNER).is_some() {
+        return body();
+    }
+    let mut command = Command::new("sh");
+    let script = "ulimit -S -n 4096 && exec \"$0\" --exact \"$1\" --nocapture";
+    command
+        .args(["-c", script])
+        .arg(env::current_exe().expect("the test has a file"))
+        .arg(test)
+        .env(INNER, "yes");
+    let output = finish(command);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stdout.contains("1 passed"), "{stdout}{stderr}");
+    assert!(output.status.success(), "{stdout}{stderr}");
 }
 
 fn read_all(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {

@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use echo::server::{self, Limits};
+use echo::server;
 
 use crate::harness::{
     DEADLINE, Guard, Server, assert_printed, client, connect, pattern, server_command,
+    with_many_descriptors,
 };
 
 /// Sends one byte and waits for it to come back: from then on the server has a thread for it.
@@ -26,6 +27,33 @@ fn assert_closed(stream: &mut TcpStream) {
     // Unlike read, it does not stop when a signal interrupts it.
     stream.read_to_end(&mut rest).expect("the server closes");
     assert_eq!(rest, b"");
+}
+
+/// A new connection, if the server has a place for it; `None` if the server closes it instead.
+fn served(server: &Server) -> Option<TcpStream> {
+    let mut stream = server.connect();
+    let mut reply = [0];
+    match stream.write_all(b"!").and_then(|()| stream.read(&mut reply)) {
+        Ok(1) => Some(stream),
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => None,
+            _ => panic!("neither served nor refused: {error}"),
+        },
+    }
+}
+
+/// Sends on all of `open` before it reads from any, so that the server has all of them to serve.
+fn exchange_at_once(open: &mut [TcpStream]) {
+    let message = pattern(10_000);
+    for stream in &mut *open {
+        stream.write_all(&message).expect("the server reads");
+    }
+    for stream in open {
+        let mut reply = vec![0; message.len()];
+        stream.read_exact(&mut reply).expect("the server answers");
+        assert!(reply == message, "other bytes came back");
+    }
 }
 
 #[test]
@@ -58,24 +86,45 @@ fn peer_that_does_not_read() {
 
 #[test]
 fn connections_beyond_the_limit() {
-    // Goal: the limit is served in full, the next connection is closed at once with one line
-    // logged, and a place is free again as soon as a connection has ended.
-    let limit = Limits::DEFAULT.connections;
-    let mut server = Server::start();
-    let mut open: Vec<_> = (0..limit).map(|_| server.connect()).collect();
-    open.iter_mut().for_each(ping);
+    // Goal: the limit is served in full and at once, the next connection is closed at once with
+    // one line logged, and a place is free again as soon as a connection has ended.
+    with_many_descriptors("survival::connections_beyond_the_limit", || {
+        let limit = server::MOST_CONNECTIONS;
+        let mut server = Server::start();
+        let mut open: Vec<_> = (0..limit).map(|_| served(&server).expect("a place")).collect();
+        exchange_at_once(&mut open);
 
-    let mut refused = server.connect();
-    assert_closed(&mut refused);
-    let peer = refused.local_addr().unwrap();
-    let line = server.wait_for_line("refused ");
-    assert_eq!(line, format!("refused peer={peer} open={limit} limit={limit}"));
+        let mut refused = server.connect();
+        assert_closed(&mut refused);
+        let peer = refused.local_addr().unwrap();
+        let line = server.wait_for_line("refused ");
+        let reason = "error=\"no place is free\"";
+        assert_eq!(line, format!("refused peer={peer} open={limit} limit={limit} {reason}"));
 
-    let mut last = open.pop().unwrap();
-    last.shutdown(Shutdown::Write).unwrap();
-    assert_closed(&mut last);
-    ping(&mut server.connect());
-    open.iter_mut().for_each(ping);
+        let mut last = open.pop().unwrap();
+        last.shutdown(Shutdown::Write).unwrap();
+        assert_closed(&mut last);
+        ping(&mut server.connect());
+        exchange_at_once(&mut open);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn crowd_at_a_thousand_descriptors() {
+    // Goal: with the 1 024 descriptors that Linux allows by default, the server serves all but the
+    // few connections it has none left for, and those are closed at once.
+    with_many_descriptors("survival::crowd_at_a_thousand_descriptors", || {
+        let mut server = start_below("-n 1024");
+        let crowd = server::MOST_CONNECTIONS + 100;
+        let mut open: Vec<_> = (0..crowd).filter_map(|_| served(&server)).collect();
+        assert!((1000..1024).contains(&open.len()), "{} connections served", open.len());
+        let line = server.wait_for_line("refused ");
+        assert!(line.contains("error=\"Too many open files"), "{line}");
+        exchange_at_once(&mut open);
+        drop(open);
+        assert_serves_again(&mut server);
+    });
 }
 
 #[test]
@@ -84,8 +133,7 @@ fn idle_connection() {
     // peer does not send or that it does not read, and its place is free again.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = Limits { connections: 1, idle: Duration::from_millis(200) };
-    thread::spawn(move || server::serve(&listener, limits));
+    thread::spawn(move || server::serve(&listener, 1, Duration::from_millis(200)));
     for _ in 0..2 {
         let mut silent = connect(address);
         ping(&mut silent);
@@ -147,56 +195,77 @@ fn start_below(ulimit: &str) -> Server {
     Server::from_command(command)
 }
 
-/// Waits until the server accepts again, and returns how often it had failed the first time.
-/// Asserts that each shortage was reported once when it began and once when it was over.
+/// Asserts that the server serves again, soon after connections have ended, and that no attempt
+/// to accept has failed.
 #[cfg(target_os = "linux")]
-fn failures_until_recovery(server: &mut Server) -> u128 {
+fn assert_serves_again(server: &mut Server) {
     let end = Instant::now() + DEADLINE;
-    // The first attempts may still fail: the connections that were too many end one by one.
-    while let Err(error) = server.exchange(b"still here") {
-        assert!(Instant::now() < end, "the server does not accept again: {error}");
+    // The first may still be refused: the connections that were too many end one by one.
+    while let Err(refusal) = server.exchange(&pattern(12_345)) {
+        assert!(Instant::now() < end, "the server does not serve again: {refusal:?}");
     }
-    let line = server.wait_for_line("accepted again");
-    let (_, failures) = line.split_once("failures=").expect("the line has a count");
-    let failures = failures.parse().expect("the count is a number");
-
-    server.exchange(&pattern(12_345)).expect("the server goes on accepting");
     server.wait_for_line("bytes=12345");
-    let count = |server: &Server, part| server.lines_seen().filter(|l| l.contains(part)).count();
-    while count(server, "failed to accept") > count(server, "accepted again") {
-        server.wait_for_line("accepted again");
-    }
-    assert_eq!(count(server, "failed to accept"), count(server, "accepted again"));
-    failures
+    assert!(server.lines_seen().all(|line| !line.contains("failed to accept")));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn shortage_of_descriptors() {
-    // Goal: a server that cannot accept for want of descriptors pauses after each attempt, and
-    // accepts again when connections have ended.
+    // Goal: a connection that the server has no descriptor for is closed at once, not left to
+    // wait; the others are served, and there is room again when they have ended.
     let mut server = start_below("-n 16");
-    let before = Instant::now();
-    let open: Vec<_> = (0..32).map(|_| server.connect()).collect();
-    server.wait_for_line("failed to accept error=");
+    let open: Vec<_> = (0..32).filter_map(|_| served(&server)).collect();
+    assert!((1..16).contains(&open.len()), "{} connections served", open.len());
+    let line = server.wait_for_line("refused ");
+    assert!(line.contains("error=\"Too many open files"), "{line}");
     drop(open);
-    let failures = failures_until_recovery(&mut server);
-    let pauses = before.elapsed().as_millis() / server::ACCEPT_PAUSE.as_millis();
-    assert!(failures >= 1 && failures <= pauses + 1, "{failures} failures in {pauses} pauses");
+    assert_serves_again(&mut server);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn shortage_of_threads() {
-    // Goal: a server that cannot start a thread closes that connection, pauses, and lives on.
-    // What it lacks is room for the stacks, 2 MiB each: there are not more than 15 in 32 MiB.
+    // Goal: a connection that the server has no thread for is closed at once, and there is room
+    // again when others have ended. What it lacks is room for the stacks, 2 MiB each: there are
+    // not more than 15 in 32 MiB.
     let mut server = start_below("-v 32768");
-    let before = Instant::now();
-    let mut open: Vec<_> = (0..20).map(|_| server.connect()).collect();
-    server.wait_for_line("failed to accept error=");
-    open.iter_mut().skip(15).for_each(assert_closed);
+    let open: Vec<_> = (0..20).filter_map(|_| served(&server)).collect();
+    assert!((1..16).contains(&open.len()), "{} connections served", open.len());
+    let line = server.wait_for_line("refused ");
+    assert!(line.contains("error=\"Resource temporarily unavailable"), "{line}");
     drop(open);
-    let failures = failures_until_recovery(&mut server);
-    let pauses = before.elapsed().as_millis() / server::ACCEPT_PAUSE.as_millis();
-    assert!(failures >= 5 && failures <= pauses + 1, "{failures} failures in {pauses} pauses");
+    assert_serves_again(&mut server);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn accept_that_fails() {
+    // Goal: a server that cannot accept at all says so once, does not spin, and serves again when
+    // it can. Its limit is set below the descriptors it has open, and then back.
+    let mut server = Server::start();
+    let pid = server.process.0.id().to_string();
+    let set_descriptors = |limit: &str| {
+        Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]).status()
+    };
+    if !set_descriptors("3").is_ok_and(|status| status.success()) {
+        println!("skipped accept_that_fails: prlimit is not installed");
+        return;
+    }
+    // The first may still be accepted: the system reserves a descriptor when the server asks.
+    let _waiting = [server.connect(), server.connect()];
+    server.wait_for_line("failed to accept error=\"Too many open files");
+    let before = Instant::now();
+    thread::sleep(Duration::from_secs(1));
+    set_descriptors("1024").unwrap();
+    assert_eq!(server.exchange(b"still here").expect("the server accepts"), b"still here");
+    let line = server.wait_for_line("accepted again failures=");
+    let failures: u128 = line.rsplit('=').next().unwrap().parse().unwrap();
+    // A tenth of a second passes between two attempts, and the first was made before.
+    let most = before.elapsed().as_millis() / 100 + 2;
+    assert!((2..=most).contains(&failures), "{failures} failures where {most} are the most");
+    server.exchange(&pattern(12_345)).expect("the server goes on accepting");
+    server.wait_for_line("bytes=12345");
+    for once in ["failed to accept", "accepted again"] {
+        assert_eq!(server.lines_seen().filter(|line| line.contains(once)).count(), 1, "{once}");
+    }
 }
