@@ -360,8 +360,8 @@ impl State {
         }
     }
 
-    /// The couriers to wake after something has changed.
-    pub(crate) fn wake_couriers(&mut self, now: Instant) -> Vec<Thread> {
+    /// The couriers to wake after something has changed. They count as awake from now on.
+    fn due_couriers(&mut self, now: Instant) -> Vec<Thread> {
         let mut threads = Vec::new();
         for line in 0..self.couriers.len() {
             let due = self.left_over_at(line);
@@ -386,9 +386,16 @@ pub(crate) fn wake(mut state: MutexGuard<'_, State>, took: Option<Duration>) {
     if let Some(took) = took {
         lines.batch_answered(decided.len(), took, now);
     }
-    let couriers = state.wake_couriers(now);
+    let couriers = state.due_couriers(now);
     drop(state);
     couriers.iter().chain(&decided).for_each(Thread::unpark);
+}
+
+/// Lets go of the state and wakes the couriers that have something to send.
+pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
+    let couriers = state.due_couriers(now);
+    drop(state);
+    couriers.iter().for_each(Thread::unpark);
 }
 
 #[cfg(test)]
@@ -445,10 +452,10 @@ mod tests {
         assert_eq!(calls.len(), 1);
         let second = state.post(ANY, now);
         assert!(state.claim_free(second, ANY, now).is_empty(), "the line is busy");
-        assert!(state.wake_couriers(now).is_empty(), "the end of the call will wake it");
+        assert!(state.due_couriers(now).is_empty(), "the end of the call will wake it");
         state.end(&calls[0], Verdict::Acked(position(1)), now);
-        assert_eq!(state.wake_couriers(now).len(), 1);
-        assert_eq!(state.wake_couriers(now).len(), 0, "it is awake");
+        assert_eq!(state.due_couriers(now).len(), 1);
+        assert_eq!(state.due_couriers(now).len(), 0, "it is awake");
         let call = state.claim_left_over(0, now).unwrap();
         assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
         state.end(&call, Verdict::Acked(position(2)), now);
@@ -482,8 +489,8 @@ mod tests {
         state.waiters.remove(fast);
         let due = state.left_over_at(0);
         assert!(due > When::At(now), "{due:?}");
-        assert_eq!(state.wake_couriers(now).len(), 1, "to wait until the pause is over");
+        assert_eq!(state.due_couriers(now).len(), 1, "to wait until the pause is over");
         state.set_courier(0, due);
-        assert_eq!(state.wake_couriers(now).len(), 0, "it will look by itself");
+        assert_eq!(state.due_couriers(now).len(), 0, "it will look by itself");
     }
 }

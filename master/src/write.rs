@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::thread::{self, Scope, Thread};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use common::entries::{Draft, Seq};
@@ -22,7 +22,7 @@ use common::wire::{AckState, AckStatus};
 
 use crate::concern::Concern;
 use crate::lines::{Call, LineId};
-use crate::state::{NotAppended, Replication, State};
+use crate::state::{NotAppended, Replication, State, wake_couriers};
 use crate::waiters::{Standing, Ticket};
 
 /// How long the other secondaries may take to report after the first failure of a write, so that
@@ -137,7 +137,7 @@ impl Replication {
             let outcome = self.outcome(&state, waiting, duplicate, &failures);
             let ok = matches!(outcome, Outcome::Acknowledged(_));
             state.timeline.answered(seq, ok, Instant::now());
-            drop(state);
+            wake_couriers(state, Instant::now());
             answer(self, outcome);
         });
     }
@@ -156,10 +156,8 @@ impl Replication {
             let now = Instant::now();
             let standing = state.look(ticket);
             let mut calls = state.claim_free(ticket, concern, now);
-            let couriers = state.wake_couriers(now);
             if !calls.is_empty() {
-                drop(state);
-                couriers.iter().for_each(Thread::unpark);
+                wake_couriers(state, now);
                 // A call that begins late might outlast the deadline.
                 let makes_one = concern == Concern::AllOrFail
                     && standing == Standing::Pending
@@ -180,8 +178,7 @@ impl Replication {
                 return state;
             }
             let room = state.room_at(ticket).map(|at| at.max(now + PATIENCE));
-            drop(state);
-            couriers.iter().for_each(Thread::unpark);
+            wake_couriers(state, now);
             match [until, room].into_iter().flatten().min() {
                 Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
                 None => thread::park(),
