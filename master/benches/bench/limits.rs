@@ -158,21 +158,31 @@ fn silent_connection(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// What a node that is asked nothing does all the same, which strace counts if it is installed. A
-/// node that makes many calls is slowed down by that, so its CPU time is taken before.
+/// What a node that is asked nothing does all the same.
 fn cost_of_idling(node: &Node) -> String {
-    const SECONDS: u32 = 5;
     let before = node.cpu();
-    thread::sleep(Duration::from_secs(SECONDS.into()));
-    let busy = (node.cpu() - before) / SECONDS;
-    let (seconds, id) = (SECONDS.to_string(), node.id().to_string());
-    let mut strace = Command::new("timeout");
-    strace.args(["-s", "INT", &seconds, "strace", "-f", "-c", "-U", "calls,name", "-p", &id]);
-    let summary = strace.output().map(|output| output.stderr).unwrap_or_default();
-    let summary = String::from_utf8_lossy(&summary);
-    let calls = summary.lines().find_map(|line| line.strip_suffix(" total")?.trim().parse().ok());
-    let calls = calls.map_or("unknown".into(), |calls: u32| (calls / SECONDS).to_string());
-    format!("in each idle second {} ms of CPU time, system calls: {calls}", busy.as_millis())
+    thread::sleep(Duration::from_secs(5));
+    let busy = (node.cpu() - before).as_secs_f64() / 5.0;
+    let id = node.id().to_string();
+    let perf = ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", &id, "sleep", "5"];
+    let by_perf = calls_per_second(&perf, "sys_enter");
+    let strace = ["timeout", "-s", "INT", "5", "strace", "-f", "-c", "-U", "calls,name", "-p", &id];
+    let by_strace = calls_per_second(&strace, "total");
+    format!(
+        "idle {:.1} % of a core, system calls per second: {by_perf} as perf counts them, \
+         {by_strace} as strace does, which slows the node down",
+        busy * 100.0
+    )
+}
+
+/// The number that begins the line with this mark: what such a program counts in five seconds.
+fn calls_per_second(command: &[&str], mark: &str) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output();
+    let text = output.map(|output| output.stderr).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find(|line| line.contains(mark)).unwrap_or_default().trim();
+    let number: Option<u32> = line.split([',', ' ']).next().and_then(|word| word.parse().ok());
+    number.map_or("unknown".into(), |number| (number / 5).to_string())
 }
 
 /// A client that needs nobody, beside a hundred others that wait for a secondary which is away.

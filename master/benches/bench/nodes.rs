@@ -164,7 +164,11 @@ impl Ours {
     /// The binaries of another build, in the directory that `BESIDE` names.
     pub fn beside() -> Option<Ours> {
         let build = PathBuf::from(env::var_os("BESIDE").filter(|path| !path.is_empty())?);
-        assert!(build.join("master").is_file(), "BESIDE={} has no master", build.display());
+        assert!(
+            build.join("master").is_file(),
+            "no master in BESIDE={}, which is to be an absolute path",
+            build.display()
+        );
         Some(Ours { build, ..Ours::new() })
     }
 
