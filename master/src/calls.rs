@@ -6,12 +6,11 @@ use std::time::Instant;
 
 use common::entries::Batch;
 use common::random::random;
-use common::store::TRANSACTION_BYTES;
 use common::wire::{Health, Heartbeat, Position};
 use log::{debug, info, warn};
 
 use crate::lines::{Call, LineId, Lines, Verdict, When};
-use crate::state::{Replication, State, wake};
+use crate::state::{Errand, Replication, State, wake, wake_couriers};
 
 impl Replication {
     /// Makes a call, settles its line, and wakes the threads that its answer concerns.
@@ -33,7 +32,7 @@ impl Replication {
         );
         let mut state = self.lock();
         let State { log, lines, waiters, timeline, .. } = &mut *state;
-        let was_failing = lines.line(call.line).last_error().is_some();
+        let was_failing = lines.secondaries()[call.line].last_error().is_some();
         let failure = lines.settle(call, verdict, log, now, random());
         self.metrics.called(call.line, last.0 + 1 - first.0, failure.is_none());
         // Neither the next try nor the next piece of a long way to catch up waits for a full batch.
@@ -44,17 +43,6 @@ impl Replication {
         timeline.acked(lines, now);
         self.log_change(lines, call.line, was_failing);
         wake(state, took);
-    }
-
-    /// Begins a transaction, or tells until when there is nothing to write.
-    pub(crate) fn claim_disk(&self, disk: LineId) -> Result<Batch, When> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let State { log, lines, .. } = &mut *state;
-        let due = lines.disk_due();
-        let batch = lines.claim_disk(log, TRANSACTION_BYTES, now).ok_or(due);
-        state.set_courier(disk, batch.as_ref().map_or_else(|due| *due, |_| When::Now));
-        batch
     }
 
     /// Writes a batch to the disk, with the epoch of this reign, and settles it.
@@ -71,17 +59,17 @@ impl Replication {
         wake(state, Some(since.elapsed()));
     }
 
-    /// Begins a call with what is left over on this line, or tells until when there is nothing to do.
-    pub(crate) fn claim_left_over(&self, line: LineId) -> Result<Call, When> {
+    /// The next errand of the courier of this line, or until when there is none.
+    pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
         let mut state =
             self.let_others_append(self.lock(), |state, now| state.left_over_at(line).is_due(now));
-        let call = state.claim_left_over(line, Instant::now());
-        state.set_courier(line, call.as_ref().map_or_else(|due| *due, |_| When::Now));
-        if call.is_ok() {
+        let now = Instant::now();
+        let errand = state.next_errand(line, now);
+        if errand.is_ok() {
             // The batch has left: it waits at no other node.
-            wake(state, None);
+            wake_couriers(state, now);
         }
-        call
+        errand
     }
 
     /// A number for a heartbeat, and what it tells this secondary.
@@ -94,7 +82,7 @@ impl Replication {
             last_seq: lines.last_seq(),
             committed_seq,
             committed_epoch: log.epoch_of(committed_seq),
-            diverged: lines.line(line).diverged(),
+            diverged: lines.secondaries()[line].diverged(),
         };
         (lines.next_number(), heartbeat)
     }
@@ -110,7 +98,7 @@ impl Replication {
         let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
         let State { log, lines, timeline, .. } = &mut *state;
-        let was_failing = lines.line(line).last_error().is_some();
+        let was_failing = lines.secondaries()[line].last_error().is_some();
         let changed = lines.beat(line, answer.is_ok());
         match changed {
             None => {}
@@ -127,7 +115,8 @@ impl Replication {
         }
         timeline.acked(lines, now);
         self.log_change(lines, line, was_failing);
-        let is_back = changed == Some(Health::Healthy) && lines.line(line).recognises_repeats();
+        let is_back =
+            changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();
         wake(state, None);
         if is_back {
             // Calls from before may hang on connections that lead nowhere; they are made again.
@@ -138,7 +127,7 @@ impl Replication {
     /// Logs a failure when it begins and when it ends, however often it repeats.
     fn log_change(&self, lines: &Lines, line: LineId, was_failing: bool) {
         let secondary = self.clients[line].base();
-        match (was_failing, lines.line(line).last_error()) {
+        match (was_failing, lines.secondaries()[line].last_error()) {
             (false, Some(error)) => warn!("secondary failed secondary={secondary} error={error:?}"),
             (true, None) => info!("secondary recovered secondary={secondary}"),
             _ => {}

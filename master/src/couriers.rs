@@ -13,8 +13,8 @@ use std::{io, thread};
 use common::client::Client;
 use common::wire::{Heartbeat, Position, SecondaryHealth};
 
-use crate::lines::{LineId, When};
-use crate::state::Replication;
+use crate::lines::LineId;
+use crate::state::{Errand, Replication};
 
 /// How long a secondary may take to say how it is.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,39 +74,25 @@ fn ask_original(client: &Client) -> Result<Option<Position>, String> {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(replication: &Arc<Replication>) -> io::Result<Vec<Thread>> {
-    let disk = replication.urls().len();
+    let has_disk = usize::from(replication.store.is_some());
     let start = |line| {
         let replication = Arc::downgrade(replication);
-        let work = move || carry(&replication, |replication| send(replication, line));
-        Ok(thread::Builder::new().name("courier".into()).spawn(work)?.thread().clone())
+        let thread = thread::Builder::new().name("courier".into());
+        Ok(thread.spawn(move || carry(&replication, line))?.thread().clone())
     };
-    let mut threads = (0..disk).map(start).collect::<io::Result<Vec<Thread>>>()?;
-    if replication.store.is_some() {
-        let replication = Arc::downgrade(replication);
-        let work = move || carry(&replication, |replication| save(replication, disk));
-        threads.push(thread::Builder::new().name("disk".into()).spawn(work)?.thread().clone());
-    }
-    Ok(threads)
+    (0..replication.urls().len() + has_disk).map(start).collect()
 }
 
-/// Does one piece of work after the other; `work` tells until when there is none.
-fn carry(replication: &Weak<Replication>, work: impl Fn(&Replication) -> Result<(), When>) {
+fn carry(replication: &Weak<Replication>, line: LineId) {
     while let Some(replication) = replication.upgrade() {
-        let worked = work(&replication);
-        drop(replication);
-        if let Err(until) = worked {
-            let until = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
-            thread::park_timeout(until.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL));
+        match replication.next_errand(line) {
+            Ok(Errand::Call(call)) => replication.make_call(&call),
+            Ok(Errand::Write(batch)) => replication.write_batch(&batch),
+            Err(until) => {
+                drop(replication);
+                let until = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
+                thread::park_timeout(until.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL));
+            }
         }
     }
-}
-
-fn send(replication: &Replication, line: LineId) -> Result<(), When> {
-    replication.make_call(&replication.claim_left_over(line)?);
-    Ok(())
-}
-
-fn save(replication: &Replication, disk: LineId) -> Result<(), When> {
-    replication.write_batch(&replication.claim_disk(disk)?);
-    Ok(())
 }

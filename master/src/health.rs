@@ -19,12 +19,13 @@ pub struct Thresholds {
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeats {
     missed: u32,
+    thresholds: Thresholds,
 }
 
 impl Heartbeats {
-    /// At the start: healthy if it has answered, unhealthy if it has not.
-    pub fn first(answered: bool, thresholds: Thresholds) -> Heartbeats {
-        Heartbeats { missed: if answered { 0 } else { thresholds.unhealthy_after } }
+    /// The start: unhealthy.
+    pub fn new(thresholds: Thresholds) -> Heartbeats {
+        Heartbeats { missed: thresholds.unhealthy_after, thresholds }
     }
 
     /// A heartbeat was answered, or was not.
@@ -33,10 +34,10 @@ impl Heartbeats {
     }
 
     /// The health that they tell.
-    pub fn health(self, thresholds: Thresholds) -> Health {
-        if self.missed >= thresholds.unhealthy_after {
+    pub fn health(self) -> Health {
+        if self.missed >= self.thresholds.unhealthy_after {
             Health::Unhealthy
-        } else if self.missed >= thresholds.suspected_after {
+        } else if self.missed >= self.thresholds.suspected_after {
             Health::Suspected
         } else {
             Health::Healthy
@@ -65,10 +66,10 @@ mod tests {
     #[test]
     fn missed_heartbeats_make_a_secondary_unhealthy() {
         let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
-        let mut heartbeats = Heartbeats::first(false, thresholds);
+        let mut heartbeats = Heartbeats::new(thresholds);
         let mut beat = |answered| {
             heartbeats.beat(answered);
-            heartbeats.health(thresholds)
+            heartbeats.health()
         };
         use Health::{Healthy, Suspected, Unhealthy};
         let script = [

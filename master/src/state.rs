@@ -10,16 +10,16 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::entries::{Draft, Epoch, Log, Seq};
+use common::entries::{Batch, Draft, Epoch, Log, Seq};
 use common::follow::{Bell, Source};
 use common::locked::locked;
-use common::store::{Opened, Store, StoreError};
+use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
 use common::wire::SecondaryStatus;
 use log::error;
 
 use crate::concern::Concern;
 use crate::health::Thresholds;
-use crate::lines::{Call, Found, LineId, Lines, When};
+use crate::lines::{Call, Found, Line, LineId, Lines, When};
 use crate::metrics::Metrics;
 use crate::timeline::Timeline;
 use crate::waiters::{Ticket, Waiters};
@@ -49,7 +49,7 @@ pub struct Replication {
     pub(crate) begun: Condvar,
     pub(crate) store: Option<Store>,
     pub(crate) clients: Vec<Client>,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     /// What is counted and measured.
     pub metrics: Metrics,
     pub(crate) bell: Bell,
@@ -71,15 +71,23 @@ pub struct State {
     /// Why this master must not reign.
     barred: Option<String>,
     disk_failure: Option<StoreError>,
-    quorum: Option<usize>,
-    max_log_bytes: u64,
+    options: Arc<Options>,
 }
 
 #[derive(Debug)]
 struct Courier {
     thread: Thread,
-    /// Until when it sleeps; `Now` while it is awake.
+    /// `Now` while it is awake.
     sleeps_until: When,
+}
+
+/// The next work of a courier.
+#[derive(Debug)]
+pub enum Errand {
+    /// A call to make.
+    Call(Call),
+    /// Entries to write to the disk.
+    Write(Batch),
 }
 
 /// Why nothing can be appended now.
@@ -131,16 +139,15 @@ impl Replication {
     /// A replication over the log that was found on the disk, if it is kept there. Nothing is
     /// written before [`Replication::begin_reign`].
     pub fn new(options: Options, disk: Option<Opened>) -> Replication {
-        let mut lines = Lines::new(&options.secondaries, options.thresholds);
         let (log, store) = match disk {
             None => (Log::new(options.idempotency_keys), None),
-            Some(Opened { log, store, .. }) => {
-                lines.keep_on_disk(log.last_seq(), Instant::now());
-                (log, Some(store))
-            }
+            Some(Opened { log, store, .. }) => (log, Some(store)),
         };
-        let bell = Bell::default();
-        bell.ring(lines.stored_seq());
+        let (bell, last) = (Bell::default(), log.last_seq());
+        bell.ring(last);
+        let on_disk = store.as_ref().map(|_| last);
+        let lines = Lines::new(&options.secondaries, options.thresholds, on_disk, Instant::now());
+        let options = Arc::new(options);
         let state = State {
             log,
             lines,
@@ -150,8 +157,7 @@ impl Replication {
             recovering: true,
             barred: None,
             disk_failure: None,
-            quorum: options.quorum,
-            max_log_bytes: options.max_log_bytes,
+            options: Arc::clone(&options),
         };
         let client = |url: &String| Client::new(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
@@ -240,11 +246,10 @@ impl State {
     /// How each secondary stands, by base URL.
     pub fn statuses(&self, now: Instant) -> Vec<(Arc<str>, SecondaryStatus)> {
         let last = self.lines.last_seq();
-        let status = |id| {
-            let line = self.lines.line(id);
+        let status = |line: &Line| {
             let acked_seq = line.acked_seq();
             let status = SecondaryStatus {
-                status: self.lines.health(id),
+                status: line.health(),
                 acked_seq,
                 lag_entries: last.0 - acked_seq.0,
                 lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
@@ -254,7 +259,7 @@ impl State {
             };
             (Arc::clone(line.url()), status)
         };
-        (0..self.lines.count()).map(status).collect()
+        self.lines.secondaries().iter().map(status).collect()
     }
 
     /// Ends all appends until the node is started again.
@@ -279,7 +284,7 @@ impl State {
         if let Some(error) = &self.disk_failure {
             return Some(ReadOnly::DiskFailed(error.clone()));
         }
-        let (quorum, reachable) = (self.quorum?, self.lines.reachable());
+        let (quorum, reachable) = (self.options.quorum?, self.lines.reachable());
         (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
     }
 
@@ -297,7 +302,7 @@ impl State {
         if let Some(read_only) = self.read_only() {
             return Err(NotAppended::ReadOnly(read_only));
         }
-        if self.log.bytes() + draft.message.json().len() as u64 > self.max_log_bytes {
+        if self.log.bytes() + draft.message.json().len() as u64 > self.options.max_log_bytes {
             return Err(NotAppended::LogFull);
         }
         let seq = self.log.append(self.lines.epoch(), draft);
@@ -308,14 +313,15 @@ impl State {
     /// Whether a call could begin now that carries the entry.
     pub fn can_call(&self, ticket: Ticket, concern: Concern, now: Instant) -> bool {
         let urgent = concern == Concern::AllOrFail;
-        (0..self.lines.count()).any(|line| self.lines.is_claimable(line, ticket.seq, urgent, now))
+        (0..self.lines.secondaries().len())
+            .any(|line| self.lines.is_claimable(line, ticket.seq, urgent, now))
     }
 
     /// Begins a call on every free line that lacks the entry and has not failed the request.
     pub fn claim_free(&mut self, ticket: Ticket, concern: Concern, now: Instant) -> Vec<Call> {
         let urgent = concern == Concern::AllOrFail;
         let State { log, lines, waiters, .. } = self;
-        let able = (0..lines.count()).filter(|line| !waiters.has_failed(ticket, *line));
+        let able = (0..lines.secondaries().len()).filter(|line| !waiters.has_failed(ticket, *line));
         let mut claim = |line| lines.claim(line, ticket.seq, urgent, log, now);
         let mut calls: Vec<Call> = able.clone().filter_map(&mut claim).collect();
         if !calls.is_empty() {
@@ -327,37 +333,34 @@ impl State {
 
     /// When a busy line that lacks the entry has room for a further call.
     pub fn room_at(&self, ticket: Ticket) -> Option<Instant> {
-        let lacking = (0..self.lines.count())
+        let lacking = (0..self.lines.secondaries().len())
             .filter(|line| !self.waiters.has_failed(ticket, *line))
             .filter_map(|line| self.lines.room_for(line, ticket.seq).instant());
         lacking.min()
     }
 
-    /// Begins a call of this line's courier, or tells until when there is nothing to do.
-    pub fn claim_left_over(&mut self, line: LineId, now: Instant) -> Result<Call, When> {
-        let due = self.left_over_at(line);
-        let urgent = self.is_urgent(line);
-        let State { log, lines, .. } = self;
-        lines.claim(line, log.last_seq(), urgent, log, now).ok_or(due)
+    /// The next errand of the courier of this line, or until when there is none.
+    pub(crate) fn next_errand(&mut self, line: LineId, now: Instant) -> Result<Errand, When> {
+        let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
+        let State { log, lines, couriers, .. } = self;
+        let errand = if line == lines.disk_id() {
+            lines.claim_disk(log, TRANSACTION_BYTES, now).map(Errand::Write)
+        } else {
+            lines.claim(line, log.last_seq(), urgent, log, now).map(Errand::Call)
+        };
+        let sleeps_until = if errand.is_some() { When::Now } else { due };
+        couriers.iter_mut().skip(line).take(1).for_each(|own| own.sleeps_until = sleeps_until);
+        errand.ok_or(due)
     }
 
     /// When the courier of this line has something to send.
-    pub fn left_over_at(&self, line: LineId) -> When {
-        if line == self.lines.count() {
-            return self.lines.disk_due();
-        }
+    pub(crate) fn left_over_at(&self, line: LineId) -> When {
         self.lines.due(line, self.is_urgent(line))
     }
 
     fn is_urgent(&self, line: LineId) -> bool {
-        self.lines.is_paused(line) && self.waiters.is_urgent(line, &self.lines)
-    }
-
-    /// The courier of this line is awake, or goes to sleep until this moment.
-    pub fn set_courier(&mut self, line: LineId, sleeps_until: When) {
-        if let Some(courier) = self.couriers.get_mut(line) {
-            courier.sleeps_until = sleeps_until;
-        }
+        let is_paused = self.lines.secondaries().get(line).is_some_and(Line::is_paused);
+        is_paused && self.waiters.is_urgent(line, &self.lines)
     }
 
     /// The couriers to wake after something has changed. They count as awake from now on.
@@ -366,7 +369,8 @@ impl State {
         for line in 0..self.couriers.len() {
             let due = self.left_over_at(line);
             // While a call is out, its end wakes the courier.
-            let waits = due.is_due(now) || line == self.lines.count() || self.lines.is_idle(line);
+            let waits =
+                due.is_due(now) || self.lines.secondaries().get(line).is_none_or(Line::is_idle);
             let courier = &mut self.couriers[line];
             if waits && due < courier.sleeps_until {
                 courier.sleeps_until = When::Now;
@@ -456,10 +460,10 @@ mod tests {
         state.end(&calls[0], Verdict::Acked(position(1)), now);
         assert_eq!(state.due_couriers(now).len(), 1);
         assert_eq!(state.due_couriers(now).len(), 0, "it is awake");
-        let call = state.claim_left_over(0, now).unwrap();
+        let Ok(Errand::Call(call)) = state.next_errand(0, now) else { panic!("nothing to send") };
         assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
         state.end(&call, Verdict::Acked(position(2)), now);
-        assert_eq!(state.claim_left_over(0, now).unwrap_err(), When::Blocked);
+        assert_eq!(state.next_errand(0, now).unwrap_err(), When::Blocked);
     }
 
     #[test]
@@ -490,7 +494,7 @@ mod tests {
         let due = state.left_over_at(0);
         assert!(due > When::At(now), "{due:?}");
         assert_eq!(state.due_couriers(now).len(), 1, "to wait until the pause is over");
-        state.set_courier(0, due);
+        assert_eq!(state.next_errand(0, now).unwrap_err(), due);
         assert_eq!(state.due_couriers(now).len(), 0, "it will look by itself");
     }
 }

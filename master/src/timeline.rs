@@ -73,7 +73,7 @@ impl Timeline {
     /// Notes the acknowledgements that the lines have had since the last call.
     pub fn acked(&mut self, lines: &Lines, now: Instant) {
         for timed in &mut self.recent {
-            for (ack, line) in timed.acks.iter_mut().zip(lines.iter()) {
+            for (ack, line) in timed.acks.iter_mut().zip(lines.secondaries().iter()) {
                 if ack.is_none() && line.acked_seq() >= timed.seq {
                     *ack = Some(now - timed.at);
                 }

@@ -104,7 +104,8 @@ impl<T: Clone> Waiters<T> {
 
     /// Whether a request that fails fast waits for an entry that no call to this line carries yet.
     pub fn is_urgent(&self, line: LineId, lines: &Lines) -> bool {
-        let mut lacking = self.by_ticket.range(Ticket::before(lines.line(line).next_seq())..);
+        let mut lacking =
+            self.by_ticket.range(Ticket::before(lines.secondaries()[line].next_seq())..);
         lacking.any(|(_, waiter)| waiter.is_urgent() && !waiter.has_failed(line))
     }
 
@@ -142,9 +143,9 @@ impl<T: Clone> Waiters<T> {
     /// The places, from the first to before the last of these, that some line has acknowledged since
     /// this was last asked. Acknowledgements decide nothing else.
     fn newly_acknowledged(&mut self, lines: &Lines) -> (Seq, Seq) {
-        self.seen.resize(lines.count() + 1, Seq::NONE);
+        self.seen.resize(lines.secondaries().len() + 1, Seq::NONE);
         let mut news = (Seq(u64::MAX), Seq::NONE);
-        let acked = lines.iter().map(Line::acked_seq).chain([lines.stored_seq()]);
+        let acked = lines.secondaries().iter().map(Line::acked_seq).chain([lines.stored_seq()]);
         for (seen, acked) in self.seen.iter_mut().zip(acked) {
             // It goes back when a secondary has forgotten everything.
             let seen = mem::replace(seen, acked);
@@ -170,14 +171,16 @@ impl<T> Waiter<T> {
         let settled = |(id, line): (LineId, &Line)| line.acked_seq() >= seq || self.has_failed(id);
         let stored = lines.stored_seq() >= seq;
         match self.failed_at {
-            _ if stored && lines.acks(seq) >= self.concern.acks_needed(lines.count()) => {
+            _ if stored
+                && lines.acks(seq) >= self.concern.acks_needed(lines.secondaries().len()) =>
+            {
                 Standing::Satisfied
             }
             _ if !stored && lines.disk_has_failed() => Standing::Failed,
             // Nobody acknowledges anything to a master whose reign is over.
             _ if lines.fenced_by().is_some() => Standing::Failed,
             None => Standing::Pending,
-            Some(_) if lines.iter().enumerate().all(settled) => Standing::Failed,
+            Some(_) if lines.secondaries().iter().enumerate().all(settled) => Standing::Failed,
             Some(at) => Standing::Failing(at),
         }
     }
@@ -203,7 +206,7 @@ mod tests {
     impl World {
         fn new() -> World {
             let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
-            let mut lines = Lines::new(&["http://a".into()], thresholds);
+            let mut lines = Lines::new(&["http://a".into()], thresholds, None, Instant::now());
             lines.begin_reign(Epoch(1), Seq::NONE, &[Found::Ours(position(0))]);
             let (log, waiters, now) = (Log::new(9), Waiters::default(), Instant::now());
             let mut world = World { log, lines, waiters, now };

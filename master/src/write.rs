@@ -21,7 +21,7 @@ use common::store::StoreError;
 use common::wire::{AckState, AckStatus};
 
 use crate::concern::Concern;
-use crate::lines::{Call, LineId};
+use crate::lines::{Call, Line, LineId};
 use crate::state::{NotAppended, Replication, State, wake_couriers};
 use crate::waiters::{Standing, Ticket};
 
@@ -121,8 +121,8 @@ impl Replication {
         let ticket = waiters.add(seq, concern, thread::current(), lines);
         if !duplicate {
             self.metrics.appends.fetch_add(1, Relaxed);
-            let w = concern.acks_needed(lines.count()) + 1;
-            timeline.appended(seq, w, lines.count(), since);
+            let w = concern.acks_needed(lines.secondaries().len()) + 1;
+            timeline.appended(seq, w, lines.secondaries().len(), since);
             self.bell.ring(lines.stored_seq());
         }
         let deadline = match concern {
@@ -225,7 +225,7 @@ impl Replication {
         let (seq, lines, concern) = (waiting.ticket.seq, &state.lines, waiting.concern);
         let is_saved = lines.stored_seq() >= seq;
         let stored = Stored { seq, duplicate, is_saved, acks: state.acks(seq, failures) };
-        if is_saved && lines.acks(seq) >= concern.acks_needed(lines.count()) {
+        if is_saved && lines.acks(seq) >= concern.acks_needed(lines.secondaries().len()) {
             return Outcome::Acknowledged(stored);
         }
         if let Some(error) = state.disk_failure().filter(|_| !is_saved) {
@@ -252,8 +252,7 @@ impl State {
     }
 
     fn acks(&self, seq: Seq, failures: &[(LineId, String)]) -> Vec<AckStatus> {
-        let status = |id| {
-            let line = self.lines.line(id);
+        let status = |(id, line): (LineId, &Line)| {
             let failure = failures.iter().find(|(failed, _)| *failed == id);
             let (ack, detail) = match failure {
                 _ if line.acked_seq() >= seq => (AckState::Ok, None),
@@ -262,6 +261,6 @@ impl State {
             };
             AckStatus { secondary: Arc::clone(line.url()), ack, detail }
         };
-        (0..self.lines.count()).map(status).collect()
+        self.lines.secondaries().iter().enumerate().map(status).collect()
     }
 }

@@ -92,7 +92,7 @@ impl Line {
             process: None,
             last_error: None,
             diverged: false,
-            heartbeats: Heartbeats::first(false, thresholds),
+            heartbeats: Heartbeats::new(thresholds),
             failures: 0,
             retry_at: None,
             behind_since: None,
@@ -140,8 +140,8 @@ impl Line {
     }
 
     /// The reign of the master begins over a log that ends with `last`.
-    pub(super) fn begin_reign(&mut self, last: Seq, found: &Found, thresholds: Thresholds) {
-        self.heartbeats = Heartbeats::first(*found != Found::Nothing, thresholds);
+    pub(super) fn begin_reign(&mut self, last: Seq, found: &Found) {
+        self.beat(*found != Found::Nothing);
         if *found == Found::Original {
             // An original cannot say what it holds; sent again, it would hold everything twice.
             (self.kind, self.acked, self.next) = (Kind::Original, last, last.next());
@@ -153,22 +153,20 @@ impl Line {
         self.behind_since.get_or_insert(now);
     }
 
-    pub(super) fn health(&self, thresholds: Thresholds) -> Health {
-        self.heartbeats.health(thresholds)
+    /// The health of the secondary, as far as heartbeats tell.
+    pub fn health(&self) -> Health {
+        self.heartbeats.health()
     }
 
     /// A heartbeat was answered, or was not; returns the new health if it has changed.
-    pub(super) fn beat(&mut self, answered: bool, thresholds: Thresholds) -> Option<Health> {
-        let before = self.health(thresholds);
+    pub(super) fn beat(&mut self, answered: bool) -> Option<Health> {
+        let before = self.health();
         self.heartbeats.beat(answered);
-        let after = self.health(thresholds);
-        if after == before {
-            return None;
-        }
-        if after == Health::Healthy {
+        let changed = Some(self.health()).filter(|after| *after != before);
+        if changed == Some(Health::Healthy) {
             self.end_pause();
         }
-        Some(after)
+        changed
     }
 
     fn end_pause(&mut self) {
@@ -176,12 +174,12 @@ impl Line {
     }
 
     /// Whether no call is on its way.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.latest_call().is_none()
     }
 
     /// Whether calls that are not urgent wait out the pause after a failure.
-    pub(super) fn is_paused(&self) -> bool {
+    pub fn is_paused(&self) -> bool {
         self.retry_at.is_some()
     }
 

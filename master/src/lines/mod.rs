@@ -135,7 +135,7 @@ pub enum Found {
 /// All lines of a master.
 #[derive(Debug)]
 pub struct Lines {
-    lines: Vec<Line>,
+    secondaries: Vec<Line>,
     /// The line to the master's own disk, if the log is kept there.
     disk: Option<Disk>,
     /// Full batches; only for a log on disk, for in memory a batch costs too little.
@@ -148,40 +148,38 @@ pub struct Lines {
     committed: Seq,
     /// How many nodes are a quorum, the master included.
     quorum: usize,
-    thresholds: Thresholds,
     /// A greater epoch that a secondary has heard of: this master's reign is over.
     fenced_by: Option<Epoch>,
 }
 
 impl Lines {
-    /// Lines to the secondaries with these base URLs. A majority is a quorum.
-    pub fn new(urls: &[String], thresholds: Thresholds) -> Lines {
+    /// Lines to the secondaries with these base URLs, and to a disk that holds the log up to
+    /// `on_disk`, if the log is kept on one. A majority is a quorum.
+    pub fn new(
+        urls: &[String],
+        thresholds: Thresholds,
+        on_disk: Option<Seq>,
+        now: Instant,
+    ) -> Lines {
         Lines {
-            lines: urls.iter().map(|url| Line::new(url, thresholds)).collect(),
-            disk: None,
-            gather: None,
+            secondaries: urls.iter().map(|url| Line::new(url, thresholds)).collect(),
+            disk: on_disk.map(Disk::new),
+            gather: on_disk.map(|_| Gather::new(now)),
             epoch: Epoch::default(),
             last_number: 0,
-            last: Seq::NONE,
+            last: on_disk.unwrap_or_default(),
             committed: Seq::NONE,
             quorum: concern::majority(urls.len() + 1),
-            thresholds,
             fenced_by: None,
         }
-    }
-
-    /// Keeps the log on a disk too, which holds it up to this entry.
-    pub fn keep_on_disk(&mut self, last: Seq, now: Instant) {
-        self.last = last;
-        (self.disk, self.gather) = (Some(Disk::new(last)), Some(Gather::new(now)));
     }
 
     /// Begins the reign of this epoch, over a log that ends with `last`.
     pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, found: &[Found]) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
         (self.epoch, self.last) = (epoch, last);
-        for (line, found) in self.lines.iter_mut().zip(found) {
-            line.begin_reign(last, found, self.thresholds);
+        for (line, found) in self.secondaries.iter_mut().zip(found) {
+            line.begin_reign(last, found);
         }
     }
 
@@ -189,7 +187,7 @@ impl Lines {
     pub fn appended(&mut self, seq: Seq, now: Instant) {
         assert_eq!(seq, self.last.next(), "entries are appended one after another");
         self.last = seq;
-        self.lines.iter_mut().for_each(|line| line.appended(now));
+        self.secondaries.iter_mut().for_each(|line| line.appended(now));
         if let Some(gather) = &mut self.gather {
             gather.appended(now);
         }
@@ -206,15 +204,14 @@ impl Lines {
         self.disk.as_ref().is_some_and(Disk::has_failed)
     }
 
-    /// When the next transaction on the master's disk may start.
-    pub fn disk_due(&self) -> When {
-        let Some(disk) = &self.disk else { return When::Blocked };
-        disk.free_at(self.last).max(self.batch_leaves_at(disk.next_seq()))
+    /// The disk's place behind the secondaries.
+    pub fn disk_id(&self) -> LineId {
+        self.secondaries.len()
     }
 
     /// Begins a transaction of about `most_bytes`, if one may start; it must then be settled.
     pub fn claim_disk(&mut self, log: &Log, most_bytes: usize, now: Instant) -> Option<Batch> {
-        if !self.disk_due().is_due(now) {
+        if !self.due(self.disk_id(), false).is_due(now) {
             return None;
         }
         Some(self.disk.as_mut()?.begin_write(log, most_bytes))
@@ -233,40 +230,24 @@ impl Lines {
     }
 
     fn commit(&mut self) {
-        let mut held: Vec<u64> = self.lines.iter().map(|line| line.acked_seq().0).collect();
+        let mut held: Vec<u64> = self.secondaries.iter().map(|line| line.acked_seq().0).collect();
         held.push(self.stored_seq().0);
         self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
     }
 
     /// A heartbeat was answered, or was not; returns the new health if it has changed.
     pub fn beat(&mut self, line: LineId, answered: bool) -> Option<Health> {
-        self.lines[line].beat(answered, self.thresholds)
-    }
-
-    /// The health of a secondary, as far as heartbeats tell.
-    pub fn health(&self, line: LineId) -> Health {
-        self.lines[line].health(self.thresholds)
+        self.secondaries[line].beat(answered)
     }
 
     /// The number of nodes that are not known to be away, the master included.
     pub fn reachable(&self) -> usize {
-        let there = |line: &LineId| self.health(*line) != Health::Unhealthy;
-        1 + (0..self.lines.len()).filter(there).count()
+        1 + self.secondaries.iter().filter(|line| line.health() != Health::Unhealthy).count()
     }
 
     /// The lines to the secondaries, in the order of the settings.
-    pub fn iter(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter()
-    }
-
-    /// The line to this secondary.
-    pub fn line(&self, line: LineId) -> &Line {
-        &self.lines[line]
-    }
-
-    /// The number of secondaries.
-    pub fn count(&self) -> usize {
-        self.lines.len()
+    pub fn secondaries(&self) -> &[Line] {
+        &self.secondaries
     }
 
     /// The epoch of this reign; 0 before it begins.
@@ -286,7 +267,7 @@ impl Lines {
 
     /// How many secondaries hold the entry.
     pub fn acks(&self, seq: Seq) -> usize {
-        self.lines.iter().filter(|line| line.acked_seq() >= seq).count()
+        self.secondaries.iter().filter(|line| line.acked_seq() >= seq).count()
     }
 
     /// The number of the last call: those that begin from now on have greater ones.
@@ -300,9 +281,12 @@ impl Lines {
         self.last_number
     }
 
-    /// When the next call to this secondary may start.
+    /// When the next call to this secondary, or the next write to the disk, may start.
     pub fn due(&self, line: LineId, urgent: bool) -> When {
-        let line = &self.lines[line];
+        let Some(line) = self.secondaries.get(line) else {
+            let Some(disk) = &self.disk else { return When::Blocked };
+            return disk.free_at(self.last).max(self.batch_leaves_at(disk.next_seq()));
+        };
         // Before its reign begins a master calls nobody: it may have no right to.
         if self.epoch == Epoch::default() || line.next_seq() > self.last {
             return When::Blocked;
@@ -317,18 +301,8 @@ impl Lines {
 
     /// When a busy line that lacks the entry has room for another call.
     pub fn room_for(&self, line: LineId, seq: Seq) -> When {
-        let line = &self.lines[line];
+        let line = &self.secondaries[line];
         if line.next_seq() <= seq { line.spaced_at() } else { When::Blocked }
-    }
-
-    /// Whether calls to this secondary that are not urgent wait out the pause after a failure.
-    pub fn is_paused(&self, line: LineId) -> bool {
-        self.lines[line].is_paused()
-    }
-
-    /// Whether no call is on its way to this secondary.
-    pub fn is_idle(&self, line: LineId) -> bool {
-        self.lines[line].is_idle()
     }
 
     /// When a line with this cursor may send a batch: it waits for a full one, unless the entries
@@ -342,7 +316,7 @@ impl Lines {
 
     /// Whether no secondary has been sent more than a line with this cursor.
     fn leads(&self, next: Seq) -> bool {
-        self.lines.iter().all(|line| line.next_seq() <= next)
+        self.secondaries.iter().all(|line| line.next_seq() <= next)
     }
 
     fn batch_leaves(&mut self) {
@@ -361,7 +335,7 @@ impl Lines {
 
     /// Whether a call that begins now would carry this entry to this line.
     pub fn is_claimable(&self, line: LineId, seq: Seq, urgent: bool, now: Instant) -> bool {
-        self.lines[line].next_seq() <= seq && self.due(line, urgent).is_due(now)
+        self.secondaries[line].next_seq() <= seq && self.due(line, urgent).is_due(now)
     }
 
     /// Begins a call to this secondary, if one may start that carries this entry; the call must then
@@ -379,7 +353,7 @@ impl Lines {
         }
         let (number, epoch) = (self.next_number(), self.epoch);
         self.batch_leaves();
-        Some(self.lines[id].begin_call(id, number, epoch, log, now))
+        Some(self.secondaries[id].begin_call(id, number, epoch, log, now))
     }
 
     /// Settles a call: returns a failure if the entries were not taken. `random` spreads the pause
@@ -399,7 +373,7 @@ impl Lines {
             }
             _ => {}
         }
-        let settled = self.lines[call.line].settle(call, verdict, log, now, random);
+        let settled = self.secondaries[call.line].settle(call, verdict, log, now, random);
         self.commit();
         let Call { line, first, last, number, .. } = *call;
         settled.err().map(|detail| Failure { line, first, last, call: number, detail })
@@ -424,14 +398,14 @@ impl Lines {
         now: Instant,
     ) -> Result<(), String> {
         self.hear_of(position.epoch);
-        let observed = self.lines[id].observe(number, position, log, now);
+        let observed = self.secondaries[id].observe(number, position, log, now);
         self.commit();
         observed
     }
 
     /// Takes note that a secondary could not be asked, or that its answer was wrong.
     pub fn note_error(&mut self, id: LineId, detail: String) {
-        self.lines[id].note_error(detail);
+        self.secondaries[id].note_error(detail);
     }
 }
 

@@ -22,10 +22,17 @@ struct Script {
 
 impl Script {
     fn new() -> Script {
+        Script::of(1, false)
+    }
+
+    fn of(secondaries: usize, has_disk: bool) -> Script {
         let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
-        let mut lines = Lines::new(&["http://a".to_string()], thresholds);
-        lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing]);
-        Script { lines, log: Log::new(9), now: Instant::now(), calls: Vec::new() }
+        let now = Instant::now();
+        let urls = ["http://a".to_string(), "http://b".to_string()];
+        let on_disk = has_disk.then_some(Seq::NONE);
+        let mut lines = Lines::new(&urls[..secondaries], thresholds, on_disk, now);
+        lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing, Found::Nothing]);
+        Script { lines, log: Log::new(9), now, calls: Vec::new() }
     }
 
     fn position(&self, instance: u64, last: u64) -> Position {
@@ -50,7 +57,7 @@ impl Script {
     }
 
     fn acked(&self) -> String {
-        format!("acked {}", self.lines.line(0).acked_seq())
+        format!("acked {}", self.lines.secondaries()[0].acked_seq())
     }
 
     fn claim(&mut self, seq: u64, urgent: bool) -> Option<String> {
@@ -95,7 +102,7 @@ impl Script {
                     Err(error) => error,
                 }
             }
-            "save?" => match self.lines.disk_due() {
+            "save?" => match self.lines.due(self.lines.disk_id(), false) {
                 When::Blocked => "nothing".into(),
                 When::At(at) if at > self.now => format!("in {:?}", at - self.now),
                 When::Now | When::At(_) => "now".into(),
@@ -127,11 +134,10 @@ fn play(script: &str) {
 /// Plays it while a batch of eight is out, whose clients came back in 1 ms after the one before:
 /// it pays to wait for them.
 fn play_on_disk(script: &str) {
-    play_on_disk_in(Script::new(), script);
+    play_on_disk_in(Script::of(1, true), script);
 }
 
-fn play_on_disk_in(mut world: Script, script: &str) -> Script {
-    world.lines.keep_on_disk(Seq::NONE, world.now);
+fn play_on_disk_in(world: Script, script: &str) -> Script {
     let batches = "beat 1 0 => acked 0
          append 8 => last 8
          claim 8  => call 1..8
@@ -172,7 +178,7 @@ fn the_example_at_the_head_of_the_line_is_true() {
     ];
     for (step, cursors) in steps {
         world.step(step);
-        let line = world.lines.line(0);
+        let line = &world.lines.secondaries()[0];
         assert_eq!((line.acked_seq().0, line.next_seq().0), cursors, "after {step}");
     }
 }
@@ -526,7 +532,7 @@ fn nothing_is_waited_for_after_a_failure() {
 
 #[test]
 fn a_batch_that_answers_nobody_expects_nobody() {
-    let mut world = play_on_disk_in(Script::new(), "");
+    let mut world = play_on_disk_in(Script::of(1, true), "");
     let (call, held) = (world.calls.remove(0), world.position(1, 16));
     world.lines.settle(&call, Verdict::Acked(held), &world.log, world.now, 0);
     world.step("append 1");
@@ -551,8 +557,7 @@ fn in_memory_nothing_is_waited_for() {
 
 #[test]
 fn a_piece_of_catching_up_waits_for_nobody() {
-    let mut world = Script::new();
-    world.lines.keep_on_disk(Seq::NONE, world.now);
+    let mut world = Script::of(1, true);
     let append = |world: &mut Script, message: &str, count: usize| {
         for _ in 0..count {
             let seq = world.log.append(REIGN, &Message::new(message).into());
@@ -622,11 +627,7 @@ fn entries_sent_elsewhere_are_written_at_once() {
 
 #[test]
 fn a_batch_leaves_for_all_nodes_together() {
-    let mut world = Script::new();
-    let urls = ["http://a".to_string(), "http://b".to_string()];
-    world.lines = Lines::new(&urls, Thresholds { suspected_after: 2, unhealthy_after: 4 });
-    world.lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing, Found::Nothing]);
-    let mut world = play_on_disk_in(world, "ok 1 16 => acked 16");
+    let mut world = play_on_disk_in(Script::of(2, true), "ok 1 16 => acked 16");
     world.step("save 99");
     world.step("append 1");
     assert_eq!([world.step("claim 17"), world.step("save?")], ["not now", "in 2ms"]);
@@ -639,8 +640,7 @@ fn a_batch_leaves_for_all_nodes_together() {
 
 #[test]
 fn unsaved_entries_do_not_count_for_a_quorum() {
-    let mut world = Script::new();
-    world.lines.keep_on_disk(Seq::NONE, world.now);
+    let mut world = Script::of(1, true);
     for step in ["beat 1 0", "append 3", "claim 3", "ok 1 3"] {
         world.step(step);
     }
