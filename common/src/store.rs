@@ -5,15 +5,15 @@
 //! what it has, and a batch is there, synced, when [`Store::write`] returns. Everything that waits
 //! meanwhile goes into the next one, so many writers share one sync.
 //!
-//! The file's name tells its role and its format: `master-1.redb`, `secondary-1.redb`. A log of
-//! the other role or of a newer program is refused before it is opened; a promotion is a rename.
-//! redb repairs a file in place when it opens it after a crash, so a damaged one may change before
-//! it is refused.
+//! The file's name tells whose log it is, and its format: `master-1.redb`, `secondary-1.redb`. A
+//! start refuses another role's log, and one of another format, before it opens the file. A
+//! promotion is a rename. After a crash redb repairs the file in place while it opens it, so a
+//! start that refuses a damaged file may have changed it.
 //!
 //! The file has two tables: `entries` by place, and `facts` with the greatest epoch heard of.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::mem;
 use std::ops::Bound::Unbounded;
@@ -37,14 +37,17 @@ const EPOCH: &str = "epoch";
 /// The format of the tables. No other is understood.
 const FORMAT: u64 = 1;
 
-/// Earlier releases had one name for every log, and kept format and role among the facts. The
-/// first start renames such a file.
+/// The name that earlier releases gave to every log: they kept format and role among the facts.
+/// The first start renames such a file.
 const OLD_NAME: &str = "log.redb";
 const OLD_FORMAT: &str = "format";
 const OLD_ROLE: &str = "role";
 
 /// redb's cache: entries are written once and read once.
 const CACHE_BYTES: usize = 8 << 20;
+
+/// A file is copied in parts of this length, so that it is in memory once.
+const PART_BYTES: usize = 1 << 20;
 
 /// One transaction writes about as much at most.
 pub const TRANSACTION_BYTES: usize = 8 << 20;
@@ -101,19 +104,16 @@ impl std::error::Error for StoreError {}
 
 impl<E: Into<redb::Error>> From<E> for StoreError {
     fn from(error: E) -> StoreError {
-        use io::ErrorKind::{InvalidData, InvalidInput, StorageFull, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{InvalidData, InvalidInput, StorageFull, UnexpectedEof};
         let error = error.into();
         let kind = if let redb::Error::Io(error) = &error { Some(error.kind()) } else { None };
-        let problem = match (error, kind) {
-            (redb::Error::DatabaseAlreadyOpen, _) | (_, Some(WouldBlock)) => {
-                "it is in use by another process".into()
-            }
-            (redb::Error::Corrupted(what), _) => format!("it is damaged: {what}"),
-            (redb::Error::Io(what), Some(InvalidData | InvalidInput | UnexpectedEof)) => {
-                format!("it is damaged: {what}")
-            }
-            (redb::Error::PreviousIo, _) => "the disk has failed before".into(),
-            (other, _) => other.to_string(),
+        let is_damaged = matches!(kind, Some(InvalidData | InvalidInput | UnexpectedEof));
+        let problem = match error {
+            redb::Error::DatabaseAlreadyOpen => "it is in use by another process".into(),
+            redb::Error::PreviousIo => "the disk has failed before".into(),
+            redb::Error::Corrupted(what) => format!("it is damaged: {what}"),
+            redb::Error::Io(what) if is_damaged => format!("it is damaged: {what}"),
+            other => other.to_string(),
         };
         StoreError { problem, is_full: kind == Some(StorageFull) }
     }
@@ -145,7 +145,7 @@ impl Store {
     /// Opens the log in this directory, which is made if it is not there, and reads it back.
     ///
     /// # Errors
-    /// When the directory or the file cannot be used.
+    /// When the directory or the file cannot be used. A damaged file may have changed then.
     pub fn open(directory: &Path, role: Role, most_keys: usize) -> Result<Opened> {
         within(directory, || {
             make_directory(directory, sync_directory)?;
@@ -165,7 +165,7 @@ impl Store {
     }
 
     /// Whose log a stopped node has left, everything in it, and the greatest epoch heard of. The
-    /// file is not changed, not even repaired after a crash, and needs to be readable only.
+    /// file is read into memory and repaired there after a crash, so it needs to be readable only.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
@@ -177,7 +177,8 @@ impl Store {
         })
     }
 
-    /// Makes the log of a stopped node, whatever its role, a master's, and returns it.
+    /// Makes the log of a stopped node, whatever its role, a master's, and returns it. A crash
+    /// leaves the one or the other.
     ///
     /// # Errors
     /// When there is none, or it cannot be used; then nothing has changed.
@@ -221,7 +222,7 @@ impl Store {
         let Some(database) = &*open else { return Err(redb::Error::PreviousIo.into()) };
         let written = catch_unwind(AssertUnwindSafe(|| write_in_one(database, batch, epoch)));
         written.unwrap_or_else(|_| {
-            // Nobody knows what redb would write after that, and closing it writes too.
+            // What redb would write after that is unknown. Closing the file writes too.
             mem::forget(open.take());
             Err(problem("the engine that writes it has panicked"))
         })
@@ -271,18 +272,15 @@ fn fact(database: &Database, name: &str) -> Result<u64> {
 fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
-    // Reads the whole file, which we do anyway. Without it a damaged one can be taken for a good
-    // one, or make redb panic.
+    // This reads the whole file, which we do anyway. Without it a damaged file can pass for a
+    // sound one, or make redb panic.
     builder.set_check_integrity_on_open(true);
     builder
 }
 
-/// The errors of this run say which directory they are about.
+/// An error of this run begins with the directory.
 fn within<T>(directory: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    run().map_err(|StoreError { problem, is_full }| StoreError {
-        problem: format!("{}: {problem}", directory.display()),
-        is_full,
-    })
+    run().map_err(|e| StoreError { problem: format!("{}: {e}", directory.display()), ..e })
 }
 
 fn belongs_to(owner: Role) -> StoreError {
@@ -302,6 +300,7 @@ fn find(directory: &Path) -> Result<Option<(PathBuf, Role)>> {
         let name = entry?.file_name().into_string();
         logs.extend(name.ok().filter(|name| name == OLD_NAME || role_and_format(name).is_some()));
     }
+    logs.sort();
     let name = match &logs[..] {
         [] => return Ok(None),
         [name] => name,
@@ -327,7 +326,7 @@ fn old_role_and_format(file: &Path) -> Result<(Role, u64)> {
     Ok((role, fact(&copy, OLD_FORMAT)?))
 }
 
-/// Opens a copy of this file in memory, for redb changes a file that it opens.
+/// Opens a copy of this file in memory, as long as the file, since redb changes what it opens.
 fn open_copy(file: &Path) -> Result<Database> {
     let (file, copy) = (FileBackend::new(File::open(file)?)?, InMemoryBackend::new());
     if !file.try_lock_shared_range(Unbounded, Unbounded)? {
@@ -338,26 +337,29 @@ fn open_copy(file: &Path) -> Result<Database> {
         return Err(problem("it is damaged: it is empty"));
     }
     copy.set_len(len)?;
-    for offset in (0..len).step_by(CACHE_BYTES) {
-        let mut part = vec![0; CACHE_BYTES.min((len - offset) as usize)];
+    for offset in (0..len).step_by(PART_BYTES) {
+        let mut part = vec![0; PART_BYTES.min((len - offset) as usize)];
         file.read(offset, &mut part)?;
         copy.write(offset, &part)?;
     }
     Ok(builder().create_with_backend(copy)?)
 }
 
-/// Keeps everybody else out of this directory until the log in it is open, or renamed.
+/// Excludes other starts and promotions in this directory, until the lock is dropped.
 fn lock(directory: &Path) -> Result<File> {
     let directory = File::open(directory)?;
-    directory.try_lock().map_err(io::Error::from)?;
-    Ok(directory)
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(redb::Error::DatabaseAlreadyOpen.into()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 /// Makes a file that is either whole or not there.
 fn make(directory: &Path, file: &Path) -> Result<()> {
     let unfinished = file.with_extension("new");
     let mut options = File::options();
-    // A start that ended in between may have left one.
+    // A start that did not end has left one perhaps.
     options.read(true).write(true).create(true).truncate(true);
     drop(Store::with_backend(FileBackend::new(options.open(&unfinished)?)?, 0)?);
     Ok(rename(directory, &unfinished, file)?)
@@ -574,6 +576,17 @@ mod tests {
             assert!(content(&directory) == before, "changed, is_killed={is_killed}");
             drop(directory.open(Role::Secondary).unwrap());
         }
+    }
+
+    #[test]
+    fn a_look_reads_all_parts_of_a_long_file() {
+        let directory = Directory::new();
+        let Opened { store, mut log, .. } = directory.open(Role::Master).unwrap();
+        append(&mut log, &store, &["a", &"x".repeat(PART_BYTES), "b"]).unwrap();
+        drop(store);
+        let len = fs::metadata(directory.file(Role::Master)).unwrap().len() as usize;
+        assert!(len > PART_BYTES && !len.is_multiple_of(PART_BYTES), "{len}");
+        assert!(texts(&Store::inspect(&directory.0).unwrap().1) == texts(&log));
     }
 
     #[test]

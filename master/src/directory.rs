@@ -37,9 +37,8 @@ fn print(log: &Log) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     for (seq, epoch, key, json) in log.batch(Seq::NONE.next(), usize::MAX).iter() {
         let key = key.map_or(String::new(), |key| format!("\"key\":{},", Value::from(key)));
-        write!(out, "{{\"seq\":{seq},\"epoch\":{epoch},{key}\"msg\":")?;
-        out.write_all(json)?;
-        out.write_all(b"}\n")?;
+        let json = String::from_utf8_lossy(json);
+        writeln!(out, "{{\"seq\":{seq},\"epoch\":{epoch},{key}\"msg\":{json}}}")?;
     }
     out.flush()
 }
@@ -61,11 +60,9 @@ fn with_directory(
         eprintln!("master: --data-dir must say where the log is");
         return ExitCode::from(2);
     };
-    match run(directory) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("master: {error}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = run(directory) {
+        eprintln!("master: {error}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
