@@ -141,7 +141,7 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
     let new = new_entries(&state, tail.back().map_or(Seq::NONE, |shown| shown.seq));
     let (lines, read_only) = (&state.lines, state.read_only());
     let (epoch, last_seq, committed_seq) = (lines.epoch(), lines.last_seq(), lines.committed_seq());
-    let (recovering, count) = (state.recovering(), lines.stored_seq().0);
+    let (recovering, count) = (state.recovering, lines.stored_seq().0);
     let (statuses, timelines) = (state.statuses(now), timelines(&state));
     drop(state);
     tail.extend(new.into_iter().map(|(seq, json)| Shown { seq, msg: cut(&json) }));
