@@ -1,35 +1,40 @@
-//! The log: entries in one order, each with its place and the epoch it was appended in.
+//! The log: entries in one order, each with a place and the epoch in which it was appended.
 //!
-//! A message is turned into JSON text once, when it arrives; these bytes serve every answer and
-//! every call to a secondary. They lie in segments one behind the other, separated by commas, so
-//! a range of the log is already the inside of a JSON array.
+//! A **place** is the number of an entry: 1 for the first, then 2, 3, … without a gap. An **epoch**
+//! is the reign of one master. Place and epoch together name an entry for ever.
+//!
+//! A log can grow in two ways. A master *appends*: the entry gets the next place. A secondary
+//! *accepts* entries that have their places already: a gap is refused, and so is an entry that
+//! differs from the one held at its place. Nothing is ever overwritten or removed.
+//!
+//! A message becomes JSON text once, when it arrives. The log keeps this text in **segments**:
+//! entry behind entry, separated by commas. So a range of the log is already the inside of a JSON
+//! array, and answers and calls are made of it without encoding anything again. Readers share the
+//! segments with the log; an append copies the last segment if a reader still holds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use serde::de::{Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::Chunk;
-use crate::whole::Whole;
+use crate::whole::whole;
 
-/// A segment is closed when it holds this many bytes. A reader keeps whole segments, so this is
-/// also what an append may have to copy while somebody reads.
+/// A segment is closed when it holds this many bytes: an append copies at most about as much.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
-/// The place of an entry in the log: 1 for the first. 0 says "nothing yet".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+/// The place of an entry in the log: 1 for the first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
-pub struct Seq(pub u64);
+pub struct Seq(#[serde(deserialize_with = "whole")] pub u64);
 
 impl Seq {
     /// Before the first entry.
     pub const NONE: Seq = Seq(0);
-
-    /// No log gets this far; a peer that names a later place is mistaken.
-    pub const MOST: Seq = Seq(1 << 60);
 
     /// The place after this one.
     #[must_use]
@@ -44,34 +49,19 @@ impl Seq {
     }
 }
 
-impl<'de> Deserialize<'de> for Seq {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seq, D::Error> {
-        Whole::deserialize(deserializer).map(|Whole(number)| Seq(number))
-    }
-}
-
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// The reign of one master, greater than any before it. 0 marks entries that no numbering master
-/// has appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+/// The reign of one master, greater than any before it. Epoch 0 marks the entries of an original
+/// master, which knows no epochs.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
-pub struct Epoch(pub u64);
-
-impl Epoch {
-    /// No clock gets this far; a peer that names a later epoch is mistaken.
-    pub const MOST: Epoch = Epoch(1 << 60);
-}
-
-impl<'de> Deserialize<'de> for Epoch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Epoch, D::Error> {
-        Whole::deserialize(deserializer).map(|Whole(number)| Epoch(number))
-    }
-}
+pub struct Epoch(#[serde(deserialize_with = "whole")] pub u64);
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,22 +69,19 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The text of an entry, kept as the JSON string that it is on the wire.
+/// The text of an entry, as a JSON string. Equal texts have equal JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     json: String,
 }
 
 impl Message {
-    /// The message with this text. Two messages are equal when their texts are.
+    /// The message with this text.
     pub fn new(text: &str) -> Message {
-        // Most texts need no escapes.
-        let mut json = Vec::with_capacity(text.len() + 16);
-        serde_json::to_writer(&mut json, text).expect("any text is a JSON string");
-        Message { json: String::from_utf8(json).expect("JSON is UTF-8") }
+        Message { json: serde_json::to_string(text).expect("any text is a JSON string") }
     }
 
-    /// Its JSON, quotes included.
+    /// The JSON, quotes included.
     pub fn json(&self) -> &str {
         &self.json
     }
@@ -102,26 +89,16 @@ impl Message {
 
 impl<'de> Deserialize<'de> for Message {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Message;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Message, E> {
-                Ok(Message::new(text))
-            }
-        }
-        deserializer.deserialize_str(Text)
+        String::deserialize(deserializer).map(|text| Message::new(&text))
     }
 }
 
-/// An entry on its way into a log: a message, and the idempotency key it was posted with.
+/// An entry on its way into a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// The message.
     pub message: Message,
-    /// The key, if the client gave one.
+    /// The idempotency key, if the client gave one.
     pub key: Option<Arc<str>>,
 }
 
@@ -131,8 +108,8 @@ impl From<Message> for Draft {
     }
 }
 
-/// The idempotency keys of the last entries that have one, as many as are kept.
-#[derive(Debug)]
+/// The idempotency keys of the last `most` entries that have one.
+#[derive(Debug, Default)]
 struct Keys {
     most: usize,
     by_key: HashMap<Arc<str>, Seq>,
@@ -145,7 +122,7 @@ impl Keys {
         self.by_seq.insert(seq, key);
         while self.by_seq.len() > self.most {
             let Some((seq, key)) = self.by_seq.pop_first() else { return };
-            // The same key may have been used again since.
+            // A later entry may have the same key.
             if self.by_key.get(&key) == Some(&seq) {
                 self.by_key.remove(&key);
             }
@@ -156,45 +133,36 @@ impl Keys {
 /// Why numbered entries were not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAccepted {
-    /// The entries before them are missing.
+    /// Entries before the first are missing.
     Gap,
-    /// The log holds something else at this place.
+    /// The log holds another entry at this place.
     Diverged(Seq),
 }
 
-/// What accepting has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted {
-    /// Entries that were not there before.
-    pub new: u64,
-}
-
-/// Neighbouring entries, copied out of a log to be written to a disk.
+/// A copy of neighbouring entries, to be written to a disk.
 #[derive(Debug)]
 pub struct Batch {
-    first: Seq,
+    last: Seq,
     text: Vec<u8>,
-    /// The epoch and the key of each, and where its JSON ends in `text`.
-    entries: Vec<(Epoch, Option<Arc<str>>, usize)>,
+    /// Place, epoch, key and range of the JSON in `text`.
+    entries: Vec<(Seq, Epoch, Option<Arc<str>>, Range<usize>)>,
 }
 
 impl Batch {
-    /// The place of the last one, or of the one before the first if there are none.
+    /// The last place, or the one before the batch if the batch is empty.
     pub fn last(&self) -> Seq {
-        Seq(self.first.0 + self.entries.len() as u64).previous()
+        self.last
     }
 
-    /// Whether there are none.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Place, epoch, key and JSON of each.
+    /// Place, epoch, key and JSON of each entry.
     pub fn iter(&self) -> impl Iterator<Item = (Seq, Epoch, Option<&str>, &[u8])> {
-        let starts = std::iter::once(0).chain(self.entries.iter().map(|(_, _, end)| *end));
-        let entries = (self.first.0..).map(Seq).zip(starts).zip(&self.entries);
-        entries.map(|((seq, start), (epoch, key, end))| {
-            (seq, *epoch, key.as_deref(), &self.text[start..*end])
+        self.entries.iter().map(|(seq, epoch, key, range)| {
+            (*seq, *epoch, key.as_deref(), &self.text[range.clone()])
         })
     }
 }
@@ -209,7 +177,7 @@ impl Batch {
 pub struct Log {
     segments: Vec<Arc<Segment>>,
     keys: Keys,
-    /// The epoch of each entry, as runs: from this place on, until the next run, this epoch.
+    /// The epochs as runs: the first place of each run of entries with the same epoch.
     epochs: Vec<(Seq, Epoch)>,
     last: Seq,
     bytes: u64,
@@ -220,7 +188,7 @@ pub struct Log {
 struct Segment {
     first: Seq,
     text: Vec<u8>,
-    /// Where each entry's JSON ends in `text`; a comma follows.
+    /// The end of each entry's JSON in `text`; a comma follows.
     ends: Vec<u32>,
 }
 
@@ -235,18 +203,24 @@ impl Segment {
         Seq(self.first.0 + self.ends.len() as u64 - 1)
     }
 
-    /// Where the JSON of this entry lies.
+    /// The range of the entry's JSON in `text`.
     fn range(&self, seq: Seq) -> Range<usize> {
         let index = usize::try_from(seq.0 - self.first.0).expect("a segment fits into memory");
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize + 1 };
         start..self.ends[index] as usize
+    }
+
+    fn push(&mut self, json: &str) {
+        self.text.extend_from_slice(json.as_bytes());
+        self.ends.push(u32::try_from(self.text.len()).expect("no message has 4 GiB"));
+        self.text.push(b',');
     }
 }
 
 impl Log {
     /// An empty log that keeps the idempotency keys of the last `most_keys` entries with a key.
     pub fn new(most_keys: usize) -> Log {
-        let keys = Keys { most: most_keys, by_key: HashMap::new(), by_seq: BTreeMap::new() };
+        let keys = Keys { most: most_keys, ..Keys::default() };
         Log { segments: Vec::new(), keys, epochs: Vec::new(), last: Seq::NONE, bytes: 0 }
     }
 
@@ -255,12 +229,12 @@ impl Log {
         self.keys.by_key.get(key).copied()
     }
 
-    /// The keys of these entries, for those that have one which is still kept.
+    /// The idempotency keys of these entries that are still kept.
     pub fn keys(&self, range: RangeInclusive<Seq>) -> impl Iterator<Item = (Seq, &Arc<str>)> {
         self.keys.by_seq.range(range).map(|(seq, key)| (*seq, key))
     }
 
-    /// The place of the last entry, which is also how many there are.
+    /// The place of the last entry, which is also the number of entries.
     pub fn last_seq(&self) -> Seq {
         self.last
     }
@@ -286,39 +260,31 @@ impl Log {
         self.epochs.get(run).map_or(self.last, |(first, _)| first.previous())
     }
 
-    /// Appends an entry at the end and returns its place: what a master does.
+    /// Appends an entry at the end and returns its place, as a master does.
     pub fn append(&mut self, epoch: Epoch, draft: &Draft) -> Seq {
         let seq = self.last.next();
-        if self.epochs.last().is_none_or(|(_, last)| *last != epoch) {
+        if self.last_epoch() != epoch {
             self.epochs.push((seq, epoch));
         }
-        let full = self.segments.last().is_none_or(|s| s.text.len() >= SEGMENT_BYTES);
-        if full {
-            self.segments.push(Arc::new(Segment {
-                first: seq,
-                text: Vec::new(),
-                ends: Vec::new(),
-            }));
+        if self.segments.last().is_none_or(|segment| segment.text.len() >= SEGMENT_BYTES) {
+            let segment = Segment { first: seq, text: Vec::new(), ends: Vec::new() };
+            self.segments.push(Arc::new(segment));
         }
         let segment = self.segments.last_mut().expect("one was just made if there was none");
         // Copies the segment if a reader holds it, and only then.
         let segment = Arc::make_mut(segment);
-        segment.text.extend_from_slice(draft.message.json.as_bytes());
-        let end =
-            u32::try_from(segment.text.len()).expect("a segment and a message are below 4 GiB");
-        segment.ends.push(end);
-        segment.text.push(b',');
+        segment.push(draft.message.json());
+        assert_eq!(segment.last(), seq, "segments and places must agree");
         self.last = seq;
-        self.bytes += draft.message.json.len() as u64 + 1;
+        self.bytes += draft.message.json().len() as u64 + 1;
         if let Some(key) = &draft.key {
             self.keys.insert(seq, Arc::clone(key));
         }
-        assert_eq!(segment.last(), seq, "segments and places must agree");
         seq
     }
 
-    /// Accepts entries that have been given their places already, `first` onwards: what a
-    /// secondary does. Those that are there already must be the same.
+    /// Accepts entries that have their places already, `first` onwards, as a secondary does.
+    /// Returns how many of them are new. Entries that are held already must be the same.
     ///
     /// # Errors
     /// [`NotAccepted`], and then nothing has changed.
@@ -327,7 +293,7 @@ impl Log {
         epoch: Epoch,
         first: Seq,
         drafts: &[Draft],
-    ) -> Result<Accepted, NotAccepted> {
+    ) -> Result<u64, NotAccepted> {
         if first > self.last.next() {
             return Err(NotAccepted::Gap);
         }
@@ -341,7 +307,7 @@ impl Log {
             }
         }
         new.iter().for_each(|draft| _ = self.append(epoch, draft));
-        Ok(Accepted { new: new.len() as u64 })
+        Ok(new.len() as u64)
     }
 
     /// The JSON of one entry.
@@ -349,17 +315,14 @@ impl Log {
     /// # Panics
     /// When there is no such entry.
     pub fn json(&self, seq: Seq) -> &[u8] {
-        assert!(
-            seq > Seq::NONE && seq <= self.last,
-            "entry {seq} asked, the last is {}",
-            self.last
-        );
+        let last = self.last;
+        assert!(seq > Seq::NONE && seq <= last, "entry {seq} asked, the last is {last}");
         let segment = &self.segments[self.segment_of(seq)];
         &segment.text[segment.range(seq)]
     }
 
-    /// The entries of this range as chunks of one comma-separated text. They stay as they are
-    /// now, whatever is appended later, and hold no lock.
+    /// The entries of this range as chunks of one comma-separated text. The chunks hold no lock
+    /// and stay as they are now.
     pub fn chunks(&self, range: RangeInclusive<Seq>) -> Vec<Chunk> {
         let (mut seq, end) = (*range.start(), (*range.end()).min(self.last));
         let mut chunks = Vec::new();
@@ -374,46 +337,44 @@ impl Log {
         chunks
     }
 
-    /// Writes the entries from `first` on, comma-separated, as long as they and what is sent of
-    /// their keys stay within `most_bytes` and the place within `until`; one entry at the least.
-    /// Returns the last place that was written.
+    /// The last entry of a call that begins with `first`, ends at `until` and takes `most_bytes`
+    /// at most. A call carries at least one entry.
     ///
     /// # Panics
     /// When there is no entry `first`.
-    pub fn write_batch(&self, first: Seq, until: Seq, most_bytes: usize, out: &mut Vec<u8>) -> Seq {
-        let (mut size, mut last) = (self.json(first).len() + self.key_bytes(first), first);
-        out.extend_from_slice(self.json(first));
+    pub fn end_of_call(&self, first: Seq, until: Seq, most_bytes: usize) -> Seq {
+        let (mut size, mut last) = (self.size_in_call(first), first);
         while last < until.min(self.last) {
-            let json = self.json(last.next());
-            size += 1 + json.len() + self.key_bytes(last.next());
+            size += self.size_in_call(last.next());
             if size > most_bytes {
                 break;
             }
-            out.push(b',');
-            out.extend_from_slice(json);
             last = last.next();
         }
         last
     }
 
-    /// What a key takes in a call at most: every character escaped, its place, punctuation.
-    fn key_bytes(&self, seq: Seq) -> usize {
-        self.keys.by_seq.get(&seq).map_or(0, |key| 2 * key.len() + 32)
+    /// The size of an entry in a call at most: JSON and comma; key with every character escaped,
+    /// place and punctuation.
+    fn size_in_call(&self, seq: Seq) -> usize {
+        let key = self.keys.by_seq.get(&seq).map_or(0, |key| 2 * key.len() + 32);
+        self.json(seq).len() + 1 + key
     }
 
     /// A copy of the entries from this place on, of about `most_bytes`; none if there are none.
     pub fn batch(&self, first: Seq, most_bytes: usize) -> Batch {
-        let mut batch = Batch { first, text: Vec::new(), entries: Vec::new() };
-        while batch.last() < self.last && batch.text.len() < most_bytes {
-            let seq = batch.last().next();
+        let mut batch = Batch { last: first.previous(), text: Vec::new(), entries: Vec::new() };
+        while batch.last < self.last && batch.text.len() < most_bytes {
+            let (seq, start) = (batch.last.next(), batch.text.len());
             batch.text.extend_from_slice(self.json(seq));
             let key = self.keys.by_seq.get(&seq).cloned();
-            batch.entries.push((self.epoch_of(seq), key, batch.text.len()));
+            batch.entries.push((seq, self.epoch_of(seq), key, start..batch.text.len()));
+            batch.last = seq;
         }
         batch
     }
 
-    /// Bytes that the messages take, as JSON.
+    /// The size of the messages, as JSON.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -450,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_numbered_from_one_and_read_back_as_json() {
+    fn entries_read_back_as_json_numbered_from_one() {
         let log = log_of(&["a", "", "say \"hi\"\n\u{1F600}"]);
         assert_eq!(log.last_seq(), Seq(3));
         assert_eq!(text(&log, 1..=3), "\"a\",\"\",\"say \\\"hi\\\"\\n\u{1F600}\"");
@@ -483,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_keeps_what_it_has_seen_while_the_log_grows() {
+    fn a_reader_keeps_its_chunks_while_the_log_grows() {
         let mut log = log_of(&["a", "b"]);
         let before = log.chunks(Seq(1)..=Seq(2));
         log.append(ONE, &draft("c"));
@@ -495,15 +456,16 @@ mod tests {
     fn numbered_entries_are_accepted_in_order_and_once() {
         let mut log = log_of(&["a"]);
         assert_eq!(log.accept(ONE, Seq(3), &drafts(&["c"])), Err(NotAccepted::Gap));
-        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(Accepted { new: 2 }));
-        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(Accepted { new: 0 }));
-        assert_eq!(log.accept(ONE, Seq(3), &drafts(&["c", "d"])), Ok(Accepted { new: 1 }));
-        assert_eq!(log.accept(ONE, Seq(5), &[]), Ok(Accepted { new: 0 }));
+        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(2));
+        assert_eq!(log.accept(ONE, Seq(2), &drafts(&["b", "c"])), Ok(0));
+        assert_eq!(log.accept(ONE, Seq(3), &drafts(&["c", "d"])), Ok(1));
+        assert_eq!(log.accept(ONE, Seq(5), &[]), Ok(0));
         assert_eq!(text(&log, 1..=9), r#""a","b","c","d""#);
     }
 
     #[test]
-    fn another_message_or_another_epoch_at_a_place_is_refused_and_changes_nothing() {
+    fn another_entry_at_a_place_is_refused() {
+        // Goal: another message or another epoch is refused, and nothing changes.
         let mut log = log_of(&["a", "b"]);
         let diverged = Err(NotAccepted::Diverged(Seq(2)));
         assert_eq!(log.accept(ONE, Seq(2), &drafts(&["x", "c"])), diverged);
@@ -523,28 +485,24 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded_and_never_empty() {
+    fn a_call_is_bounded_and_never_empty() {
         let log = log_of(&["aaaa", "bbbb", "cccc"]);
-        let batch = |first, until, most| {
-            let mut out = b"[".to_vec();
-            let last = log.write_batch(Seq(first), Seq(until), most, &mut out);
-            (last.0, String::from_utf8(out).unwrap())
-        };
-        assert_eq!(batch(1, 3, 1), (1, r#"["aaaa""#.into()));
-        assert_eq!(batch(1, 3, 12), (1, r#"["aaaa""#.into()));
-        assert_eq!(batch(1, 3, 13), (2, r#"["aaaa","bbbb""#.into()));
-        assert_eq!(batch(1, 9, 99), (3, r#"["aaaa","bbbb","cccc""#.into()));
-        assert_eq!(batch(1, 2, 99), (2, r#"["aaaa","bbbb""#.into()));
+        let end = |first, until, most| log.end_of_call(Seq(first), Seq(until), most).0;
+        assert_eq!(end(1, 3, 1), 1);
+        assert_eq!(end(1, 3, 13), 1, "each entry takes 7 bytes");
+        assert_eq!(end(1, 3, 14), 2);
+        assert_eq!(end(1, 9, 99), 3);
+        assert_eq!(end(1, 2, 99), 2);
         let mut keyed = Log::new(9);
         for _ in 0..9 {
             keyed.append(ONE, &Draft { message: Message::new(""), key: Some("k".into()) });
         }
-        let last = keyed.write_batch(Seq(1), Seq(9), 3 * 40, &mut Vec::new());
+        let last = keyed.end_of_call(Seq(1), Seq(9), 3 * 40);
         assert_eq!(last, Seq(3), "keys count too");
     }
 
     #[test]
-    fn keys_are_found_until_as_many_newer_ones_have_come() {
+    fn keys_are_found_until_enough_newer_ones_came() {
         let mut log = log_of(&["a"]);
         let mut post = |text, key: &str| {
             log.append(ONE, &Draft { message: Message::new(text), key: Some(key.into()) })

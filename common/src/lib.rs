@@ -13,8 +13,8 @@
 //!
 //! 1. [`http`]: a client sends `POST /messages {"msg":"hello"}`. The request is read, checked, and
 //!    given a thread.
-//! 2. `master/src/routes.rs`: the body ([`wire`]) and the headers say the message, the write concern
-//!    and the idempotency key.
+//! 2. `master/src/routes.rs`: the body and the headers say the message, the write concern and the
+//!    idempotency key.
 //! 3. `master/src/write.rs`: the life of one POST. The request appends its entry, calls the
 //!    secondaries, and waits until its entry is decided.
 //! 4. `master/src/state.rs`: everything that the one lock protects. The [log](entries::Log) gives
@@ -23,8 +23,8 @@
 //!    last entry that the secondary holds, its cursor `next` the first one that no call carries yet.
 //!    The master's own disk is a line too.
 //! 6. `master/src/calls.rs`: a request calls every line that it finds free, on scoped threads that it
-//!    joins; entries that are left over, the line's courier sends (`couriers.rs`). A call carries
-//!    everything from `next` on, so entries that arrive while it is out ride on the following one.
+//!    joins; entries that are left over, the line's courier sends (`couriers.rs`). A call ([`wire`])
+//!    carries everything from `next` on, so entries that arrive while it is out ride on the following one.
 //! 7. [`client`]: the call travels over a kept connection, and arrives at the secondary's own
 //!    [`http`] and `secondary/src/routes.rs`.
 //! 8. `secondary/src/replica.rs`: the secondary sleeps its `DELAY_MS`, accepts the entries in the

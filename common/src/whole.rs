@@ -37,6 +37,14 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
+/// Reads a field of type `u64` as a [`Whole`].
+///
+/// # Errors
+/// When it is none.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Whole::deserialize(deserializer).map(|Whole(number)| number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,15 +1,24 @@
-//! The bodies that nodes and clients exchange, field by field.
+//! The bodies that a master and its secondaries exchange, field by field.
+//!
+//! | request | body | answer 200 | answer 409 |
+//! |---|---|---|---|
+//! | `POST /replicate` | [`Replicate`], written by [`replicate_body`] | [`Ack`] | [`Refusal`] |
+//! | `POST /heartbeat` | [`Heartbeat`] | [`Position`] | |
+//! | `GET /entries` | | [`Replicate`] | |
+//! | `GET /health` | | [`SecondaryHealth`] | |
+//!
+//! A body is checked when it is read: whoever holds a [`Replicate`] holds a call that a master
+//! could make.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use crate::entries::{Draft, Epoch, Log, Message, Seq};
 
-/// What `POST /messages` carries, and `POST /replicate` in the original's form.
+/// The error for a body that `POST /messages` or `POST /replicate` does not understand.
 pub const EXPECTED_MSG: &str = "Expected JSON with string field 'msg'";
 
 /// Bytes of message text in one call at most, unless a single message is longer.
@@ -18,11 +27,15 @@ pub const BATCH_BYTES: usize = 1 << 20;
 /// Room for everything in a call that is not message text.
 pub const CALL_OVERHEAD_BYTES: usize = 4096;
 
-/// Reads a body that must be a JSON object. An array would do for serde, with the fields in the
-/// order of their declaration.
+/// The greatest place and epoch. No log and no clock gets this far; a master that names a greater
+/// number is mistaken.
+const MOST: u64 = 1 << 60;
+
+/// Reads a body that must be a JSON object. (serde takes an array too, for the fields in the order
+/// of their declaration.)
 ///
 /// # Errors
-/// When it is none, or not of this kind.
+/// When the body is no object, or not of this kind.
 pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(serde_json::Error::custom("not an object"));
@@ -30,23 +43,10 @@ pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
     serde_json::from_slice(body)
 }
 
-/// `POST /messages` to the master.
-#[derive(Debug, Deserialize)]
-pub struct PostMessage {
-    /// The message.
-    pub msg: Message,
-    /// The write concern; absent in the original. Checked by the master, which knows the range.
-    #[serde(default, deserialize_with = "present")]
-    pub w: Option<Value>,
-    /// How long to wait for it, in milliseconds; 0 for as long as it takes.
-    #[serde(default, deserialize_with = "present")]
-    pub wtimeout: Option<Value>,
-}
-
-/// A field that is there, `null` included: only a field that is not there is absent.
+/// Reads a field that may be absent, but not `null`.
 ///
 /// # Errors
-/// When it is not of this kind.
+/// When the field is not of this kind.
 pub fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -55,67 +55,105 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// `POST /replicate` to a secondary. `msg` alone is the original's form.
-#[derive(Debug, Default, Deserialize)]
-pub struct Replicate {
-    /// The epoch of the master that calls.
-    #[serde(default)]
-    pub epoch: Epoch,
-    /// The place of the first entry carried; absent in the original's form.
-    #[serde(default, deserialize_with = "present")]
-    pub seq: Option<Seq>,
-    /// The epoch of the entry before the first.
-    #[serde(default)]
-    pub prev_epoch: Epoch,
-    /// What the master knows to be acknowledged: everything between this and `seq` is on its way
-    /// in other calls.
-    #[serde(default)]
-    pub acked_seq: Seq,
-    /// The epoch that the entries were appended in, if it is not `epoch`.
-    #[serde(default, deserialize_with = "present")]
-    pub entry_epoch: Option<Epoch>,
-    /// One entry.
-    #[serde(default, deserialize_with = "present")]
-    pub msg: Option<Message>,
-    /// Several entries.
-    #[serde(default, deserialize_with = "present")]
-    pub entries: Option<Vec<Message>>,
-    /// The idempotency keys of those entries that have one, by place.
-    #[serde(default)]
-    pub keys: BTreeMap<u64, Arc<str>>,
+/// The body of `POST /replicate` to a secondary, and of the answer to `GET /entries`.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Fields")]
+pub enum Replicate {
+    /// The original's form: a message without a place.
+    Original(Message),
+    /// Entries with places.
+    Numbered(Numbered),
 }
 
-impl Replicate {
-    /// The entries carried, in order; `None` when the call is not one that a master makes.
-    pub fn drafts(&mut self) -> Option<Vec<Draft>> {
-        let messages = match (self.msg.take(), self.entries.take()) {
-            (Some(message), None) => vec![message],
-            (None, Some(messages)) if self.seq.is_some() => messages,
-            _ => return None,
-        };
-        let first = self.seq.unwrap_or_default();
-        let epochs = [self.epoch, self.prev_epoch, self.entry_epoch.unwrap_or_default()];
-        if !are_possible(&[first, self.acked_seq], &epochs) {
-            return None;
-        }
-        let keyed = |(place, message)| Draft { message, key: self.keys.get(&place).cloned() };
-        Some((first.0..).zip(messages).map(keyed).collect())
+/// Neighbouring entries of one epoch, with their places.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The epoch of the master that calls; 0 in the answer to `GET /entries`.
+    pub master_epoch: Epoch,
+    /// The last entry that the secondary has acknowledged to this master: the entries between this
+    /// one and `first` are on their way in other calls.
+    pub acked: Seq,
+    /// The epoch of the entry before the first.
+    pub prev_epoch: Epoch,
+    /// The epoch that the entries were appended in.
+    pub epoch: Epoch,
+    /// The place of the first entry, 1 or greater.
+    pub first: Seq,
+    /// The entries.
+    pub drafts: Vec<Draft>,
+}
+
+impl Numbered {
+    /// The place of the last entry, or the one before `first` if there is none.
+    pub fn last(&self) -> Seq {
+        Seq(self.first.0 + self.drafts.len() as u64).previous()
     }
 }
 
-/// `POST /heartbeat` to a secondary: how the master stands. The answer is a [`Position`].
+/// A [`Replicate`] as it is written.
+#[derive(Deserialize)]
+struct Fields {
+    /// The epoch of the master.
+    #[serde(default)]
+    epoch: Epoch,
+    /// The place of the first entry; absent from the original's form.
+    #[serde(default, deserialize_with = "present")]
+    seq: Option<Seq>,
+    #[serde(default)]
+    prev_epoch: Epoch,
+    #[serde(default)]
+    acked_seq: Seq,
+    /// The epoch of the entries, if it is not `epoch`.
+    #[serde(default, deserialize_with = "present")]
+    entry_epoch: Option<Epoch>,
+    /// One entry.
+    #[serde(default, deserialize_with = "present")]
+    msg: Option<Message>,
+    /// Several entries.
+    #[serde(default, deserialize_with = "present")]
+    entries: Option<Vec<Message>>,
+    /// The idempotency keys of those entries that have one, by place.
+    #[serde(default)]
+    keys: BTreeMap<u64, Arc<str>>,
+}
+
+impl TryFrom<Fields> for Replicate {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Replicate, &'static str> {
+        let Fields { epoch: master_epoch, prev_epoch, acked_seq: acked, mut keys, .. } = fields;
+        let epoch = fields.entry_epoch.unwrap_or(master_epoch);
+        let first = fields.seq.unwrap_or_default();
+        if !are_possible(&[first, acked], &[master_epoch, prev_epoch, epoch]) {
+            return Err("a number is too great");
+        }
+        let messages = match (fields.seq, fields.msg, fields.entries) {
+            (None, Some(message), None) => return Ok(Replicate::Original(message)),
+            (Some(Seq::NONE), ..) => return Err("there is no place 0"),
+            (Some(_), Some(message), None) => vec![message],
+            (Some(_), None, Some(messages)) => messages,
+            _ => return Err("either msg, or seq and entries"),
+        };
+        let keyed = |(place, message)| Draft { message, key: keys.remove(&place) };
+        let drafts = (first.0..).zip(messages).map(keyed).collect();
+        let numbered = Numbered { master_epoch, acked, prev_epoch, epoch, first, drafts };
+        Ok(Replicate::Numbered(numbered))
+    }
+}
+
+/// The body of `POST /heartbeat` to a secondary: where the master stands.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The reign of the master.
+    /// The epoch of the master.
     pub epoch: Epoch,
-    /// Its last entry.
+    /// The master's last entry.
     pub last_seq: Seq,
     /// The last entry that a quorum has held.
     pub committed_seq: Seq,
     /// The epoch of that entry.
     #[serde(default)]
     pub committed_epoch: Epoch,
-    /// The secondary's log is not a prefix of the master's, as it said itself.
+    /// The secondary has answered that its log is not a prefix of the master's.
     #[serde(default)]
     pub diverged: bool,
 }
@@ -128,23 +166,24 @@ impl Heartbeat {
 }
 
 fn are_possible(places: &[Seq], epochs: &[Epoch]) -> bool {
-    places.iter().all(|seq| *seq <= Seq::MOST) && epochs.iter().all(|epoch| *epoch <= Epoch::MOST)
+    places.iter().all(|seq| seq.0 <= MOST) && epochs.iter().all(|epoch| epoch.0 <= MOST)
 }
 
-/// Where a secondary stands; part of everything it tells a master.
+/// Where a secondary stands; a part of everything that it tells a master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// It holds every entry up to and including this one.
+    /// The last entry: the secondary holds every entry up to and including this one.
     pub last_seq: Seq,
     /// The epoch of that entry.
     pub last_epoch: Epoch,
-    /// The greatest epoch it has heard of.
+    /// The greatest epoch that the secondary has heard of.
     pub epoch: Epoch,
-    /// Changes whenever the secondary starts, so that a master knows what it may have forgotten.
+    /// The name of this run of the secondary's process. A new name tells the master that entries
+    /// may have been forgotten.
     pub instance: String,
 }
 
-/// A secondary's answer to `POST /replicate`.
+/// The answer 200 to `POST /replicate`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ack {
     /// `ok`
@@ -153,12 +192,21 @@ pub struct Ack {
     pub idx: u64,
     /// The same, 1-based.
     pub seq: Seq,
-    /// Nothing of it was new.
+    /// No entry was new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
     /// Where the secondary stands now.
     #[serde(flatten)]
     pub position: Position,
+}
+
+/// The answer 200 to `POST /replicate` in the original's form.
+#[derive(Debug, Serialize)]
+pub struct OriginalAck {
+    /// `ok`
+    pub status: String,
+    /// The 0-based place of the entry.
+    pub idx: u64,
 }
 
 /// Why a secondary answers 409.
@@ -167,13 +215,13 @@ pub struct Ack {
 pub enum Conflict {
     /// Entries before the first are missing.
     Gap,
-    /// It has heard of a greater epoch: the caller is no longer the master.
+    /// The secondary has heard of a greater epoch: the caller is no longer the master.
     StaleEpoch,
-    /// It holds something else at one of these places.
+    /// The secondary holds another entry at one of these places.
     Diverged,
 }
 
-/// A secondary's answer 409 to `POST /replicate`.
+/// The answer 409 to `POST /replicate`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refusal {
     /// The reason in words.
@@ -190,149 +238,25 @@ pub struct Refusal {
 pub struct SecondaryHealth {
     /// `ok`
     pub status: String,
-    /// How many entries it holds.
+    /// The number of entries.
     pub count: u64,
-    /// Its artificial delay in milliseconds.
+    /// The artificial delay in milliseconds.
     pub delay_ms: u64,
     /// Nothing can be stored now.
     #[serde(default)]
     pub read_only: bool,
-    /// Why not.
+    /// Why nothing can be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Where it stands; absent from an original.
+    /// Where the secondary stands; absent from an original.
     #[serde(flatten)]
     pub position: Option<Position>,
 }
 
-/// A secondary's answer to `POST /replicate` in the original's form.
-#[derive(Debug, Serialize)]
-pub struct OriginalAck {
-    /// `ok`
-    pub status: String,
-    /// The 0-based place of the entry.
-    pub idx: u64,
-}
-
-/// What a secondary did with an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AckState {
-    /// It holds the entry.
-    Ok,
-    /// A call with the entry has failed.
-    Failed,
-    /// Nothing is known yet.
-    Pending,
-}
-
-/// One secondary's part in the answer to `POST /messages`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AckStatus {
-    /// Its base URL.
-    pub secondary: Arc<str>,
-    /// What it did.
-    pub ack: AckState,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-/// The answer 201 to `POST /messages`, without the log that the original's has in front of it.
-#[derive(Debug, Serialize)]
-pub struct Created {
-    /// The secondaries that have acknowledged.
-    pub acks: Vec<AckStatus>,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
-    /// How many nodes were waited for, the master included.
-    pub w: usize,
-    /// The place of the entry.
-    pub seq: Seq,
-    /// The idempotency key was known: nothing was appended now.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub duplicate: bool,
-}
-
-/// The master's answer to `GET /health`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct MasterHealth {
-    /// `ok`
-    pub status: String,
-    /// Base URLs of the secondaries.
-    pub secondaries: Vec<String>,
-    /// How many entries the log has.
-    pub count: u64,
-    /// The reign of this master; 0 while it recovers.
-    pub epoch: Epoch,
-    /// The place of the last entry.
-    pub last_seq: Seq,
-    /// The last entry that a majority of nodes has held.
-    pub committed_seq: Seq,
-    /// Nothing can be appended now.
-    pub read_only: bool,
-    /// Why not.
-    pub reason: Option<String>,
-    /// How each secondary stands, by base URL.
-    pub secondary_statuses: BTreeMap<String, SecondaryStatus>,
-}
-
-/// The health of a secondary, as far as heartbeats tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Health {
-    /// It answers.
-    Healthy,
-    /// It has missed some heartbeats.
-    Suspected,
-    /// It has missed many.
-    Unhealthy,
-}
-
-/// How a secondary stands, as the master sees it.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub struct SecondaryStatus {
-    /// Its health.
-    pub status: Health,
-    /// It holds everything up to and including this entry.
-    pub acked_seq: Seq,
-    /// How many entries it lacks.
-    pub lag_entries: u64,
-    /// For how long it has lacked something without making progress, in seconds.
-    pub lag_seconds: f64,
-    /// Calls that were made to it in this reign; each carries one entry or more.
-    pub calls: u64,
-    /// Its log is not a prefix of the master's: see `docker/README.md`.
-    pub diverged: bool,
-    /// Why the last call to it failed, if it did.
-    pub last_error: Option<String>,
-}
-
-/// The answer 502 to `POST /messages`: the entry is in the log and will reach every secondary.
-#[derive(Debug, Serialize)]
-pub struct ReplicationFailed {
-    /// Which secondary failed, or which write concern was not satisfied.
-    pub error: String,
-    /// Why.
-    pub detail: String,
-    /// The place of the entry.
-    pub seq: Seq,
-    /// `true`: it is in the log. `"unknown"`: it is going to be, unless the master is killed or its
-    /// disk fails before it is written there.
-    pub stored: Value,
-    /// The idempotency key was known: nothing was appended now.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub duplicate: bool,
-    /// The secondaries that have acknowledged; only with a write concern, the original has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub acked_by: Option<Vec<Arc<str>>>,
-    /// Every secondary and what it did.
-    pub acks: Vec<AckStatus>,
-}
-
-/// The body of a call that carries the entries from `first` on. One entry goes in the form that
-/// an original secondary understands too.
+/// The body of a call that carries entries of one epoch, from `first` on and not beyond `until`.
+/// One entry goes in the form that an original secondary understands too.
 ///
-/// Returns the body and the last entry it carries. A call never spans two epochs.
+/// Returns the body and the last entry that it carries.
 pub fn replicate_body(
     log: &Log,
     epoch: Epoch,
@@ -340,23 +264,18 @@ pub fn replicate_body(
     first: Seq,
     until: Seq,
 ) -> (Vec<u8>, Seq) {
-    let until = until.min(log.end_of_epoch_run(first));
+    let last = log.end_of_call(first, until.min(log.end_of_epoch_run(first)), BATCH_BYTES);
     let (prev_epoch, entry_epoch) = (log.epoch_of(first.previous()), log.epoch_of(first));
+    let (field, end) = if first == last { ("\"msg\":", "") } else { ("\"entries\":[", "]") };
     let head = format!(
         "{{\"epoch\":{epoch},\"seq\":{first},\"prev_epoch\":{prev_epoch},\
-         \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},"
+         \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},{field}"
     );
     let mut body = head.into_bytes();
-    let last = if first == until {
-        body.extend_from_slice(b"\"msg\":");
-        body.extend_from_slice(log.json(first));
-        first
-    } else {
-        body.extend_from_slice(b"\"entries\":[");
-        let last = log.write_batch(first, until, BATCH_BYTES, &mut body);
-        body.push(b']');
-        last
-    };
+    for chunk in log.chunks(first..=last) {
+        body.extend_from_slice(chunk.bytes());
+    }
+    body.extend_from_slice(end.as_bytes());
     let keys: BTreeMap<u64, &Arc<str>> =
         log.keys(first..=last).map(|(seq, key)| (seq.0, key)).collect();
     if !keys.is_empty() {
@@ -384,8 +303,13 @@ mod tests {
         (String::from_utf8(body).unwrap(), last.0)
     }
 
+    fn read(json: &str) -> Result<Replicate, String> {
+        read_object(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn one_entry_goes_in_the_form_of_the_original_and_several_as_a_batch_of_one_epoch() {
+    fn a_call_carries_one_entry_or_one_epochs() {
+        // Goal: one entry goes in the form of the original, several as a batch of one epoch.
         let one = r#"{"epoch":2,"seq":3,"prev_epoch":1,"entry_epoch":2,"acked_seq":0,"msg":"c"}"#;
         assert_eq!(body(3, 3), (one.into(), 3));
         let two = concat!(
@@ -396,58 +320,75 @@ mod tests {
     }
 
     #[test]
-    fn a_call_reads_back_as_it_was_written_and_the_original_form_has_no_place() {
-        let call: Replicate = serde_json::from_str(&body(1, 3).0).unwrap();
-        assert_eq!(call.seq, Some(Seq(1)));
-        assert_eq!(call.entries, Some(vec![Message::new("a"), Message::new("b")]));
-        let seed: Replicate = serde_json::from_str(r#"{"msg":"x"}"#).unwrap();
-        assert_eq!((seed.seq, seed.msg), (None, Some(Message::new("x"))));
+    fn a_call_reads_back_as_it_was_written() {
+        let expected = Numbered {
+            master_epoch: Epoch(2),
+            acked: Seq(0),
+            prev_epoch: Epoch(0),
+            epoch: Epoch(1),
+            first: Seq(1),
+            drafts: vec![Message::new("a").into(), Message::new("b").into()],
+        };
+        assert_eq!(expected.last(), Seq(2));
+        assert_eq!(read(&body(1, 3).0), Ok(Replicate::Numbered(expected)));
+        assert_eq!(read(r#"{"msg":"x"}"#), Ok(Replicate::Original(Message::new("x"))));
+        let keyed = r#"{"epoch":1,"seq":4,"entries":["d","e"],"keys":{"5":"k","6":"l"}}"#;
+        let Ok(Replicate::Numbered(call)) = read(keyed) else { panic!("{keyed}") };
+        let keys: Vec<_> = call.drafts.iter().map(|draft| draft.key.as_deref()).collect();
+        assert_eq!((call.epoch, keys), (Epoch(1), vec![None, Some("k")]));
     }
 
     #[test]
     fn an_array_is_not_taken_for_an_object() {
-        assert!(read_object::<PostMessage>(b" {\"msg\":\"x\"}").is_ok());
-        for body in [&b"[\"x\"]"[..], b"\"x\"", b"", b" "] {
-            assert!(read_object::<PostMessage>(body).is_err(), "{}", body.escape_ascii());
+        for body in ["[1,1,0,0,1,\"x\"]", "[\"x\"]", "\"x\"", "", " "] {
+            assert!(read(body).is_err(), "{body}");
         }
+        assert!(read(" {\"msg\":\"x\"}").is_ok());
     }
 
     #[test]
-    fn a_place_that_no_log_reaches_is_none() {
-        let call = |seq: u64| Replicate {
-            seq: Some(Seq(seq)),
-            msg: Some(Message::new("x")),
-            ..Replicate::default()
+    fn numbers_that_no_master_names_are_refused() {
+        let call = |field: &str, number: u64| {
+            let base = r#"{"epoch":1,"seq":1,"entry_epoch":1,"prev_epoch":0,"acked_seq":0,"#;
+            let (from, to) = (format!("\"{field}\":"), format!("\"{field}\":{number},\"_\":"));
+            read(&(base.replacen(&from, &to, 1) + "\"msg\":\"x\"}"))
         };
-        assert!(call(Seq::MOST.0).drafts().is_some());
-        assert_eq!(call(u64::MAX).drafts(), None);
-        assert_eq!(Replicate { acked_seq: Seq(u64::MAX), ..call(1) }.drafts(), None);
-        assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
-    }
-
-    #[test]
-    fn an_epoch_that_no_clock_reaches_is_none() {
-        let (most, over) = (Epoch::MOST, Epoch(Epoch::MOST.0 + 1));
-        let call =
-            |epoch| Replicate { epoch, msg: Some(Message::new("x")), ..Replicate::default() };
-        assert!(call(most).drafts().is_some());
-        assert_eq!(call(over).drafts(), None);
-        assert_eq!(Replicate { prev_epoch: over, ..call(most) }.drafts(), None);
-        assert_eq!(Replicate { entry_epoch: Some(over), ..call(most) }.drafts(), None);
+        for field in ["epoch", "seq", "entry_epoch", "prev_epoch", "acked_seq"] {
+            assert!(call(field, MOST).is_ok(), "{field}");
+            assert!(call(field, MOST + 1).is_err(), "{field}");
+            assert!(call(field, u64::MAX).is_err(), "{field}");
+        }
+        let most = Epoch(MOST);
         let heartbeat = Heartbeat { epoch: most, committed_epoch: most, ..Heartbeat::default() };
         assert!(heartbeat.is_possible());
-        assert!(!Heartbeat { committed_epoch: over, ..heartbeat }.is_possible());
+        assert!(!Heartbeat { committed_epoch: Epoch(MOST + 1), ..heartbeat }.is_possible());
         assert!(!Heartbeat { last_seq: Seq(u64::MAX), ..heartbeat }.is_possible());
+        assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
     }
 
     #[test]
     fn a_field_that_is_null_is_not_absent() {
         for field in ["seq", "entry_epoch", "entries"] {
             let body = format!(r#"{{"msg":"x","{field}":null}}"#);
-            assert!(read_object::<Replicate>(body.as_bytes()).is_err(), "{body}");
+            assert!(read(&body).is_err(), "{body}");
         }
-        let whole: Replicate = read_object(br#"{"epoch":5.0,"seq":1e0,"msg":"x"}"#).unwrap();
-        assert_eq!((whole.epoch, whole.seq), (Epoch(5), Some(Seq(1))));
+        let whole = read(r#"{"epoch":5.0,"seq":1e0,"msg":"x"}"#);
+        let Ok(Replicate::Numbered(whole)) = whole else { panic!("{whole:?}") };
+        assert_eq!((whole.master_epoch, whole.first), (Epoch(5), Seq(1)));
+    }
+
+    #[test]
+    fn a_body_that_no_master_sends_is_refused() {
+        let none = [
+            r#"{"seq":0,"msg":"x"}"#,
+            r#"{"seq":7}"#,
+            r#"{"seq":7,"msg":"x","entries":[]}"#,
+            r#"{"entries":["x"]}"#,
+            r#"{}"#,
+        ];
+        for body in none {
+            assert!(read(body).is_err(), "{body}");
+        }
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::{io, thread};
 use common::client::Client;
 use common::entries::Batch;
 use common::store::TRANSACTION_BYTES;
-use common::wire::{Health, Heartbeat, Position, SecondaryHealth};
+use common::wire::{Heartbeat, Position, SecondaryHealth};
 use log::{info, warn};
 
+use crate::health::Health;
 use crate::lines::{Call, Line, LineId, When};
 use crate::state::{Replication, State};
 

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use common::entries::{Epoch, Log, Seq};
 use common::follow::{self, Followers};
 use common::http::Reply;
-use common::wire::SecondaryStatus;
 use serde::Serialize;
 
+use crate::bodies::SecondaryStatus;
 use crate::state::{Replication, State};
 
 /// The time between two looks.

@@ -4,7 +4,18 @@
 
 use std::time::Duration;
 
-use common::wire::Health;
+use serde::Serialize;
+
+/// The health of a secondary, as far as heartbeats tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Health {
+    /// The secondary answers.
+    Healthy,
+    /// The secondary has missed some heartbeats.
+    Suspected,
+    /// The secondary has missed many heartbeats.
+    Unhealthy,
+}
 
 /// How many heartbeats in a row may be missed.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@
 //! | [`state`] | what the one lock protects, and whether an entry may be appended |
 //! | [`lines`] | per node: the entries it holds, the entries on their way, when more may be sent |
 //! | [`waiters`] | which requests wait for which entry, and which of them an answer decides |
+//! | [`bodies`] | the bodies that clients send and read |
 //! | [`calls`] | a call, and what its answer changes |
 //! | [`couriers`] | the same without a client: retries, catch-up, heartbeats, the master's own disk |
 //! | [`recovery`] | how a reign begins: with the log of the secondaries |
@@ -18,6 +19,7 @@
 //! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread. The way of a
 //! message is told on the front page of the crate `common`.
 
+pub mod bodies;
 pub mod calls;
 pub mod concern;
 pub mod couriers;

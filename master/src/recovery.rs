@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::client::Client;
 use common::entries::{Draft, Epoch, Seq};
 use common::random::random;
-use common::wire::{Heartbeat, Position, Replicate};
+use common::wire::{Heartbeat, Numbered, Position, Replicate};
 use log::{debug, error, info, warn};
 
 use crate::couriers::{HEARTBEAT_TIMEOUT, ask, wake};
@@ -229,30 +229,28 @@ fn fetch(from: &Copy<'_>, (own_epoch, own_last): (Epoch, Seq)) -> Result<Recover
     let client = Client::new(from.url, FETCH_TIMEOUT);
     let (mut recovered, mut last, mut last_epoch) = (Recovered::new(), own_last, own_epoch);
     while last < from.position.last_seq {
-        let mut batch = batch(&client, last.next())?;
+        let batch = batch(&client, last.next())?;
         if batch.prev_epoch != last_epoch {
             return Err(format!("has another entry at {last}"));
         }
-        let epoch = batch.entry_epoch.ok_or("sent entries without an epoch")?;
-        let drafts = batch.drafts().filter(|drafts| !drafts.is_empty());
-        let drafts = drafts.ok_or("sent no entries")?;
-        (last, last_epoch) = (Seq(last.0 + drafts.len() as u64), epoch);
-        recovered.push((epoch, drafts));
+        (last, last_epoch) = (batch.last(), batch.epoch);
+        recovered.push((batch.epoch, batch.drafts));
     }
     info!("recovered entries from={} last_seq={last}", from.url);
     Ok(recovered)
 }
 
 /// Some entries from this one on, in the form of a call.
-fn batch(client: &Client, first: Seq) -> Result<Replicate, String> {
+fn batch(client: &Client, first: Seq) -> Result<Numbered, String> {
     let answer = client.get(&format!("/entries?from={first}"));
     let answer = answer.map_err(|error| error.to_string())?;
-    let batch: Replicate = serde_json::from_slice(&answer.body)
-        .map_err(|_| format!("answered {} to GET /entries", answer.status))?;
-    if batch.seq != Some(first) {
-        return Err(format!("sent other entries than those from {first} on"));
+    match serde_json::from_slice(&answer.body) {
+        Ok(Replicate::Numbered(batch)) if batch.first == first && !batch.drafts.is_empty() => {
+            Ok(batch)
+        }
+        Ok(_) => Err(format!("sent other entries than those from {first} on")),
+        Err(_) => Err(format!("answered {} to GET /entries", answer.status)),
     }
-    Ok(batch)
 }
 
 /// Greater than every epoch heard of, and than those of earlier starts that nobody remembers: the

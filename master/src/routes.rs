@@ -12,12 +12,11 @@ use common::logging::excerpt;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
-use common::wire::{
-    self, AckState, Created, EXPECTED_MSG, MasterHealth, PostMessage, ReplicationFailed,
-};
+use common::wire::{self, EXPECTED_MSG};
 use log::{debug, info, warn};
 use serde_json::json;
 
+use crate::bodies::{AckState, Created, MasterHealth, PostMessage, ReplicationFailed};
 use crate::concern::Concern;
 use crate::events;
 use crate::metrics::Metrics;

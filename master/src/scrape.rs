@@ -7,8 +7,9 @@ use std::time::Instant;
 use common::follow::Followers;
 use common::http::{Response, Stats};
 use common::metrics::{Exposition, NodeFigures};
-use common::wire::{Health, SecondaryStatus};
 
+use crate::bodies::SecondaryStatus;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::state::Replication;
 

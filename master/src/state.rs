@@ -14,9 +14,9 @@ use common::entries::{Draft, Epoch, Log, Seq};
 use common::follow::{Bell, Source};
 use common::locked::locked;
 use common::store::{Opened, Store, StoreError};
-use common::wire::SecondaryStatus;
 use log::error;
 
+use crate::bodies::SecondaryStatus;
 use crate::concern::Concern;
 use crate::health::Thresholds;
 use crate::lines::{Call, Line, Lines, When};

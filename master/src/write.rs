@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use common::entries::{Draft, Seq};
 use common::store::StoreError;
-use common::wire::{AckState, AckStatus};
 
+use crate::bodies::{AckState, AckStatus};
 use crate::concern::Concern;
 use crate::couriers::wake_couriers;
 use crate::lines::{Line, LineId};

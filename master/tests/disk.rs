@@ -41,7 +41,7 @@ trait Durable: Sync {
 
 impl Durable for Replica {
     fn start(opened: Opened) -> Replica {
-        Replica::on_disk(opened, u64::MAX)
+        Replica::new(Some(opened), 9, u64::MAX)
     }
 
     fn write(&self, number: u64) -> bool {

@@ -27,12 +27,9 @@ fn main() -> ExitCode {
     );
     node::run("secondary", &settings.node, &describe, |_| {
         let (keys, bytes) = (settings.node.idempotency_keys, settings.node.max_log_bytes);
-        let replica = match node::open_store(&settings.node, Role::Secondary)? {
-            None => Replica::in_memory(keys, bytes),
-            Some(opened) => Replica::on_disk(opened, bytes),
-        };
+        let disk = node::open_store(&settings.node, Role::Secondary)?;
         Ok(Routes::new(
-            replica,
+            Replica::new(disk, keys, bytes),
             FaultInjector::new(settings.delay),
             settings.chaos,
             settings.node.max_followers,

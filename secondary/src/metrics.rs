@@ -28,7 +28,7 @@ pub fn answer(replica: &Replica, calls: &Counts, followers: &Followers, http: St
     for (result, count) in calls.iter() {
         received.sample(&[("result", result)], count);
     }
-    let is_ready = f64::from(replica.lag().is_none());
+    let is_ready = f64::from(replica.not_ready_reason().is_none());
     out.gauge("ready", "1 while the copy is level with its master, as far as it knows")
         .sample(&[], is_ready);
     out.into_response()

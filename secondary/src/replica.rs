@@ -1,27 +1,45 @@
 //! The copy of the log, and what a master's call does to it.
 //!
-//! A call is accepted when it continues the copy. One that comes too early, because the call
-//! before it is still on its way, waits for that one; so several calls in flight are stored in the
-//! order of `seq`. What the copy holds already is acknowledged again. What contradicts it is
-//! refused, and nothing is overwritten.
+//! A call that continues the copy is accepted. A call that comes before its predecessor waits for
+//! it, so several calls in flight are stored in the order of `seq`. Entries that the copy holds
+//! already are acknowledged again. A call that contradicts the copy is refused, and nothing is
+//! overwritten.
 //!
-//! With a [`Store`] nothing is acknowledged or shown that is not on the disk. Calls that arrive
-//! while a transaction is being written share the next one. They do not wait for it for ever: a
-//! disk that does not answer must not hold every thread.
+//! # What is on the disk when
+//!
+//! An entry passes four marks, in this order:
+//!
+//! | mark | meaning |
+//! |---|---|
+//! | `log.last_seq()` | the entry is in memory |
+//! | `stored` | a transaction with the entry is synced to the disk |
+//! | acknowledged, shown | the call is answered, reads show the entry: after `stored`, never before |
+//! | `committed` | the master has said that a quorum holds the entry |
+//!
+//! The greatest epoch heard of has the mark `stored_epoch`: a secondary that was restarted still
+//! refuses a former master.
+//!
+//! One thread writes at a time, without the lock. It takes everything between `stored` and the end
+//! of the log into one transaction; calls that arrive meanwhile share the next one (group commit).
+//! A call that has waited [`DISK_TIMEOUT`] for the disk is answered with an error, because a disk
+//! that hangs must not hold every thread. After a failed write the copy is read-only until the
+//! process is started again: entries above `stored` are then never acknowledged and never shown.
+//!
+//! Without a disk an entry is stored as soon as it is in memory.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::entries::{Accepted, Draft, Epoch, Log, NotAccepted, Seq};
+use common::entries::{Epoch, Log, Message, NotAccepted, Seq};
 use common::follow::{Bell, Source};
+use common::locked::locked;
 use common::logging::excerpt;
+use common::random::random;
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
-use common::wire::{Ack, Conflict, Heartbeat, Position, Refusal, Replicate};
+use common::wire::{Ack, Conflict, Heartbeat, Numbered, Position, Refusal, Replicate};
 use log::{debug, error, info, warn};
 
-/// How long a call waits for the one before it.
+/// How long a call waits for its predecessor.
 pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a call waits for the disk.
@@ -30,20 +48,20 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The answer to a call.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Everything up to the last entry carried is held. Answers 200.
+    /// Every entry up to the last one of the call is held. Answers 200.
     Acknowledged(Ack),
-    /// An entry without a number was appended. Answers 200 in the original's form.
+    /// An entry without a place was appended. Answers 200 in the original's form.
     AppendedUnnumbered {
-        /// Its 0-based place.
+        /// The 0-based place of the entry.
         idx: u64,
     },
     /// Nothing was stored. Answers 409.
     Refused(Refusal),
-    /// There is no room for it. Answers 507.
+    /// There is no room for the entries. Answers 507.
     Full,
     /// The disk has failed: nothing is acknowledged any more. Answers 507 or 500.
     DiskFailed(StoreError),
-    /// It is not a call that a master makes. Answers 400.
+    /// No master makes such a call. Answers 400.
     Malformed,
 }
 
@@ -51,57 +69,53 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Replica {
     state: Mutex<State>,
-    /// Something was accepted.
+    /// Notified when entries were accepted.
     grown: Condvar,
-    /// A transaction is over.
+    /// Notified when a transaction is over.
     written: Condvar,
     store: Option<Store>,
     /// Rung when there is more to be read.
     bell: Bell,
-    /// What messages may take.
+    /// The most bytes that the messages may take.
     max_log_bytes: u64,
 }
 
-/// What a lock protects: the copy, and what is known of the master.
+/// What the lock protects: the copy, and what is known of the master.
 #[derive(Debug)]
 struct State {
     log: Log,
-    /// Up to here it is on the disk, if there is one: what is acknowledged and shown.
+    /// The last entry that is on the disk.
     stored: Seq,
-    /// A thread is writing to it.
+    /// A thread is writing to the disk.
     writing: bool,
     /// Why nothing can be written any more.
     disk_failed: Option<StoreError>,
-    /// The last call that brought something new found no room.
+    /// The last call with new entries found no room.
     full: bool,
     /// The greatest epoch heard of.
     epoch: Epoch,
-    /// The one noted on the disk: a restart must not make a former master welcome again.
+    /// The greatest epoch that is on the disk.
     stored_epoch: Epoch,
+    /// The name of this run of the process.
     instance: String,
-    /// What the master of that epoch said last.
+    /// The last heartbeat of `epoch`.
     heartbeat: Option<Heartbeat>,
-    /// Up to here the copy is known to be a prefix of that master's log.
+    /// Up to this entry the copy is known to be a prefix of the log of the master of `epoch`.
     verified: Seq,
-    /// The last entry known to be held by a quorum. It stays so whoever reigns.
+    /// The last entry known to be held by a quorum, whoever reigns.
     committed: Seq,
-    /// Entries taken since the start.
+    /// Entries accepted since the start.
     accepted: u64,
 }
 
 impl Replica {
-    /// An empty copy in memory that keeps the idempotency keys of the last `most_keys` entries with
-    /// one; its messages may take `max_log_bytes`.
-    pub fn in_memory(most_keys: usize, max_log_bytes: u64) -> Replica {
-        Replica::new(Log::new(most_keys), Epoch::default(), None, max_log_bytes)
-    }
-
-    /// A copy that is kept on a disk.
-    pub fn on_disk(Opened { store, log, epoch }: Opened, max_log_bytes: u64) -> Replica {
-        Replica::new(log, epoch, Some(store), max_log_bytes)
-    }
-
-    fn new(log: Log, epoch: Epoch, store: Option<Store>, max_log_bytes: u64) -> Replica {
+    /// A copy that begins with the log on a disk and is kept there, or else an empty one in memory
+    /// that keeps `most_keys` idempotency keys. The messages may take `max_log_bytes`.
+    pub fn new(disk: Option<Opened>, most_keys: usize, max_log_bytes: u64) -> Replica {
+        let (store, log, epoch) = match disk {
+            Some(Opened { store, log, epoch }) => (Some(store), log, epoch),
+            None => (None, Log::new(most_keys), Epoch::default()),
+        };
         let state = State {
             stored: log.last_seq(),
             log,
@@ -110,7 +124,7 @@ impl Replica {
             full: false,
             epoch,
             stored_epoch: epoch,
-            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
+            instance: format!("{:016x}", random()),
             heartbeat: None,
             verified: Seq::NONE,
             committed: Seq::NONE,
@@ -122,12 +136,12 @@ impl Replica {
         Replica { state, grown, written, store, bell, max_log_bytes }
     }
 
-    /// What the messages of the log may take, in bytes.
+    /// The most bytes that the messages may take.
     pub fn max_log_bytes(&self) -> u64 {
         self.max_log_bytes
     }
 
-    /// Bytes that the messages take, and how many entries were taken since the start.
+    /// The bytes that the messages take, and the number of entries accepted since the start.
     pub fn figures(&self) -> (u64, u64) {
         let state = self.lock();
         (state.log.bytes(), state.accepted)
@@ -138,11 +152,30 @@ impl Replica {
         self.lock().read_only()
     }
 
-    /// Takes note of how the master stands, and says how this copy does.
+    /// Why this copy should not be read as if it were up to date; `None` when it may be.
+    pub fn not_ready_reason(&self) -> Option<String> {
+        let state = self.lock();
+        if let Some(why) = state.read_only() {
+            return Some(format!("read-only, {why}"));
+        }
+        let (held, heartbeat) = (state.stored, state.heartbeat?);
+        if heartbeat.diverged {
+            return Some("diverged: its log is not a prefix of the master's".into());
+        }
+        let last = heartbeat.last_seq;
+        (last > held).then(|| format!("catching up: holds {held} of {last} entries"))
+    }
+
+    /// Where the copy stands.
+    pub fn position(&self) -> Position {
+        self.lock().position()
+    }
+
+    /// Records where the master stands, and answers where this copy does.
     ///
     /// # Errors
-    /// When a greater epoch could not be noted on the disk.
-    pub fn hear(&self, heartbeat: Heartbeat) -> Result<Position, StoreError> {
+    /// When a greater epoch could not be written to the disk.
+    pub fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Position, StoreError> {
         let mut state = self.lock();
         if heartbeat.epoch >= state.epoch {
             state.enter(heartbeat.epoch);
@@ -151,159 +184,113 @@ impl Replica {
             let held = state.holds(committed, heartbeat.committed_epoch);
             state.verify(if held { committed } else { Seq::NONE });
         }
-        if heartbeat.epoch <= state.stored_epoch {
-            // Nothing is to be noted for this one: it is answered even when the disk has failed.
-            return Ok(state.position());
+        // An epoch that is on the disk needs no write: the answer comes after a failure too.
+        if heartbeat.epoch > state.stored_epoch {
+            state = self.persist(state, Seq::NONE)?;
         }
-        Ok(self.persist(state, Seq::NONE)?.position())
-    }
-
-    /// Why this copy should not be read as if it were up to date; `None` when it may be.
-    pub fn lag(&self) -> Option<String> {
-        let state = self.lock();
-        if let Some(why) = state.read_only() {
-            return Some(format!("read-only, {why}"));
-        }
-        let (last, heard) = (state.stored, state.heartbeat?);
-        if heard.diverged {
-            return Some("diverged: its log is not a prefix of the master's".into());
-        }
-        (heard.last_seq > last)
-            .then(|| format!("catching up: holds {last} of {} entries", heard.last_seq))
-    }
-
-    /// Where the copy stands.
-    pub fn position(&self) -> Position {
-        self.lock().position()
+        Ok(state.position())
     }
 
     /// Does what a master's call asks for.
-    pub fn receive(&self, mut call: Replicate) -> Outcome {
-        let epoch = call.entry_epoch.unwrap_or(call.epoch);
-        if epoch > call.epoch {
+    pub fn receive(&self, call: Replicate) -> Outcome {
+        let outcome = match call {
+            Replicate::Original(message) => self.append_unnumbered(message),
             // No master holds an entry of a reign after its own.
-            return Outcome::Malformed;
-        }
-        let Some(drafts) = call.drafts() else { return Outcome::Malformed };
-        let call = match call.seq {
-            Some(Seq::NONE) => return Outcome::Malformed,
-            Some(first) => Numbered {
-                master_epoch: call.epoch,
-                epoch,
-                first,
-                prev_epoch: call.prev_epoch,
-                acked: call.acked_seq,
-                drafts,
-            },
-            None => return self.append_unnumbered(&drafts[0]),
+            Replicate::Numbered(call) if call.epoch > call.master_epoch => Ok(Outcome::Malformed),
+            Replicate::Numbered(call) => self.accept(&call),
         };
-        let mut state = self.wait_for_predecessor(&call);
-        if let Some(failed) = &state.disk_failed {
-            return Outcome::DiskFailed(failed.clone());
-        }
-        state.enter(call.master_epoch);
-        state.full = !state.has_room(&call, self.max_log_bytes);
-        if state.full {
-            return Outcome::Full;
-        }
-        let accepted = match state.receive(&call) {
-            Ok(accepted) => accepted,
-            Err(refusal) => return Outcome::Refused(refusal),
-        };
-        state.accepted += accepted.new;
-        self.grown.notify_all();
-        match self.persist(state, call.last()) {
-            Ok(state) => {
-                let seq = call.last();
-                let duplicate = accepted.new == 0 && !call.drafts.is_empty();
-                debug!("acknowledged seq={seq} duplicate={duplicate}");
-                let (status, idx, position) = ("ok".into(), seq.previous().0, state.position());
-                Outcome::Acknowledged(Ack { status, idx, seq, duplicate, position })
-            }
-            Err(error) => Outcome::DiskFailed(error),
-        }
+        outcome.unwrap_or_else(Outcome::DiskFailed)
     }
 
-    /// Returns when everything up to this entry, and the epoch, is on the disk.
+    fn append_unnumbered(&self, message: Message) -> Result<Outcome, StoreError> {
+        let mut state = self.lock();
+        state.check_disk()?;
+        if state.log.bytes() + message.json().len() as u64 > self.max_log_bytes {
+            return Ok(Outcome::Full);
+        }
+        let text = excerpt(&message);
+        let seq = state.log.append(Epoch::default(), &message.into());
+        state.accepted += 1;
+        self.grown.notify_all();
+        drop(self.persist(state, seq)?);
+        info!("accepted seq={seq} numbered=false msg={text}");
+        Ok(Outcome::AppendedUnnumbered { idx: seq.previous().0 })
+    }
+
+    fn accept(&self, call: &Numbered) -> Result<Outcome, StoreError> {
+        let early = |state: &mut State| state.is_early(call);
+        let waited = self.grown.wait_timeout_while(self.lock(), PREDECESSOR_TIMEOUT, early);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.check_disk()?;
+        state.enter(call.master_epoch);
+        state.full = !state.has_room(call, self.max_log_bytes);
+        if state.full {
+            return Ok(Outcome::Full);
+        }
+        let new = match state.accept(call) {
+            Ok(new) => new,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        state.accepted += new;
+        self.grown.notify_all();
+        let seq = call.last();
+        let position = self.persist(state, seq)?.position();
+        let duplicate = new == 0 && !call.drafts.is_empty();
+        debug!("acknowledged seq={seq} duplicate={duplicate}");
+        let (status, idx) = ("ok".into(), seq.previous().0);
+        Ok(Outcome::Acknowledged(Ack { status, idx, seq, duplicate, position }))
+    }
+
+    /// Returns when every entry up to this one, and the epoch, are on the disk.
     fn persist<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         until: Seq,
     ) -> Result<MutexGuard<'a, State>, StoreError> {
-        let Some(store) = &self.store else {
-            (state.stored, state.stored_epoch) = (state.log.last_seq(), state.epoch);
-            self.bell.ring(state.stored);
-            return Ok(state);
-        };
         let (epoch, deadline) = (state.epoch, Instant::now() + DISK_TIMEOUT);
         while state.stored < until || state.stored_epoch < epoch {
-            if let Some(failed) = &state.disk_failed {
-                return Err(failed.clone());
-            }
-            if state.writing {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(StoreError::silent_for(DISK_TIMEOUT));
-                }
-                let waited = self.written.wait_timeout(state, left);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.check_disk()?;
+            if !state.writing {
+                state = self.write(state);
                 continue;
             }
-            // With the entries of all who came while another one wrote.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = self.written.wait_timeout_while(state, left, |state| state.writing);
+            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                return Err(StoreError::silent_for(DISK_TIMEOUT));
+            }
+            state = waited;
+        }
+        Ok(state)
+    }
+
+    /// Writes one transaction: the epoch, and the entries that are not on the disk yet, those of
+    /// other calls included.
+    fn write<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (mut last, epoch) = (state.log.last_seq(), state.epoch);
+        if let Some(store) = &self.store {
             let batch = state.log.batch(state.stored.next(), TRANSACTION_BYTES);
-            let epoch = state.epoch;
             state.writing = true;
             drop(state);
             let written = store.write(&batch, epoch);
             state = self.lock();
             state.writing = false;
-            match written {
-                Ok(()) => {
-                    (state.stored, state.stored_epoch) = (batch.last(), epoch);
-                    self.bell.ring(state.stored);
-                }
-                Err(error) => state.fail(error),
-            }
             self.written.notify_all();
-        }
-        Ok(state)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The log's methods change it as the last thing they do: it is valid after a panic too.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_for_predecessor(&self, call: &Numbered) -> MutexGuard<'_, State> {
-        let deadline = Instant::now() + PREDECESSOR_TIMEOUT;
-        let mut state = self.lock();
-        while state.is_early(call) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
+            if let Err(error) = written {
+                error!("became read-only, the disk has failed error={:?}", error.problem);
+                state.disk_failed = Some(error);
+                return state;
             }
-            let waited = self.grown.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            last = batch.last();
         }
+        (state.stored, state.stored_epoch) = (last, epoch);
+        self.bell.ring(last);
         state
     }
 
-    fn append_unnumbered(&self, draft: &Draft) -> Outcome {
-        let mut state = self.lock();
-        if let Some(failed) = &state.disk_failed {
-            return Outcome::DiskFailed(failed.clone());
-        }
-        if state.log.bytes() + draft.message.json().len() as u64 > self.max_log_bytes {
-            return Outcome::Full;
-        }
-        let seq = state.log.append(Epoch::default(), draft);
-        state.accepted += 1;
-        self.grown.notify_all();
-        if let Err(error) = self.persist(state, seq) {
-            return Outcome::DiskFailed(error);
-        }
-        info!("accepted seq={seq} numbered=false msg={}", excerpt(&draft.message));
-        Outcome::AppendedUnnumbered { idx: seq.0 - 1 }
+    fn lock(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
     }
 }
 
@@ -318,23 +305,6 @@ impl Source for Replica {
     }
 }
 
-/// A call by a master that numbers its entries.
-#[derive(Debug)]
-struct Numbered {
-    master_epoch: Epoch,
-    epoch: Epoch,
-    first: Seq,
-    prev_epoch: Epoch,
-    acked: Seq,
-    drafts: Vec<Draft>,
-}
-
-impl Numbered {
-    fn last(&self) -> Seq {
-        Seq(self.first.0 + self.drafts.len() as u64 - 1)
-    }
-}
-
 impl State {
     fn position(&self) -> Position {
         Position {
@@ -345,11 +315,8 @@ impl State {
         }
     }
 
-    /// A call or a heartbeat of this epoch's master has come.
-    fn enter(&mut self, epoch: Epoch) {
-        if epoch > self.epoch {
-            (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
-        }
+    fn check_disk(&self) -> Result<(), StoreError> {
+        self.disk_failed.clone().map_or(Ok(()), Err)
     }
 
     fn read_only(&self) -> Option<String> {
@@ -358,59 +325,60 @@ impl State {
         failed.or_else(|| self.full.then(|| full.to_string()))
     }
 
-    /// Nothing is written any more until the node is started again.
-    fn fail(&mut self, error: StoreError) {
-        error!("became read-only, the disk has failed error={:?}", error.problem);
-        self.disk_failed = Some(error);
-    }
-
-    fn has_room(&self, call: &Numbered, most: u64) -> bool {
-        let unknown =
-            (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > self.log.last_seq().0);
-        let new: u64 = unknown.map(|(_, draft)| draft.message.json().len() as u64).sum();
-        new == 0 || self.log.bytes() + new <= most
+    /// Begins the reign of this epoch, if it is a new one.
+    fn enter(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
+        }
     }
 
     /// Whether this entry of the master's is held. Two entries at one place are the same when their
-    /// epochs are, and so is everything before them; epoch 0 names no entry.
+    /// epochs are, and so are all entries before them. Epoch 0 names no entry.
     fn holds(&self, seq: Seq, epoch: Epoch) -> bool {
         let named = epoch > Epoch::default() && seq <= self.log.last_seq();
         named && self.log.epoch_of(seq) == epoch
     }
 
-    /// The copy is a prefix of the master's log up to here.
+    /// Records that the copy is a prefix of the master's log up to this entry.
     fn verify(&mut self, seq: Seq) {
         self.verified = self.verified.max(seq);
         let told = self.heartbeat.map_or(Seq::NONE, |heartbeat| heartbeat.committed_seq);
         self.committed = self.committed.max(told.min(self.verified));
     }
 
-    /// Whether the entries before this call are missing and on their way. If the master believes
-    /// more to be acknowledged than there is, this copy has started anew: nothing is on its way.
+    /// Whether the entries before this call are missing and on their way. A master that takes more
+    /// for acknowledged than the copy holds does not know that the copy has started anew: nothing
+    /// is on its way.
     fn is_early(&self, call: &Numbered) -> bool {
         let last = self.log.last_seq();
         call.first > last.next() && last >= call.acked && call.master_epoch >= self.epoch
     }
 
-    fn receive(&mut self, call: &Numbered) -> Result<Accepted, Refusal> {
+    /// Entries that are held already need no room.
+    fn has_room(&self, call: &Numbered, most: u64) -> bool {
+        let last = self.log.last_seq().0;
+        let new = (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > last);
+        let new: u64 = new.map(|(_, draft)| draft.message.json().len() as u64).sum();
+        new == 0 || self.log.bytes() + new <= most
+    }
+
+    /// Takes the call's entries into the log and returns how many are new.
+    fn accept(&mut self, call: &Numbered) -> Result<u64, Refusal> {
         if call.master_epoch < self.epoch {
             let (theirs, known) = (call.master_epoch, self.epoch);
             warn!("refused a stale master epoch={theirs} known_epoch={known}");
             let error = format!("Epoch {theirs} is over: epoch {known} has begun");
             return Err(self.refuse(Conflict::StaleEpoch, error));
         }
-        let previous = call.first.previous();
-        let last = self.log.last_seq();
+        let (previous, last) = (call.first.previous(), self.log.last_seq());
         if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
             return Err(self.refuse_diverged(previous));
         }
         match self.log.accept(call.epoch, call.first, &call.drafts) {
-            Ok(accepted) => {
-                if accepted.new > 0 {
-                    self.log_accepted(call, last.next());
-                }
+            Ok(new) => {
+                log_accepted(call, new);
                 self.verify(call.last());
-                Ok(accepted)
+                Ok(new)
             }
             Err(NotAccepted::Diverged(seq)) => Err(self.refuse_diverged(seq)),
             Err(NotAccepted::Gap) => {
@@ -418,15 +386,6 @@ impl State {
                 let error = format!("Entries {} to {previous} are missing", last.next());
                 Err(self.refuse(Conflict::Gap, error))
             }
-        }
-    }
-
-    fn log_accepted(&self, call: &Numbered, first_new: Seq) {
-        let (last, message) = (call.last(), &call.drafts[call.drafts.len() - 1].message);
-        if first_new == last {
-            info!("accepted seq={last} msg={}", excerpt(message));
-        } else {
-            info!("accepted first_seq={first_new} last_seq={last} last_msg={}", excerpt(message));
         }
     }
 
@@ -440,19 +399,26 @@ impl State {
     }
 }
 
+fn log_accepted(call: &Numbered, new: u64) {
+    let (last, Some(draft)) = (call.last(), call.drafts.last()) else { return };
+    let msg = excerpt(&draft.message);
+    match new {
+        0 => {}
+        1 => info!("accepted seq={last} msg={msg}"),
+        _ => info!("accepted first_seq={} last_seq={last} last_msg={msg}", last.0 + 1 - new),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;
 
     use super::*;
 
-    fn call(json: &str) -> Replicate {
-        serde_json::from_str(json).unwrap()
-    }
-
     /// The outcome in one line: the golden form that the tests below compare.
     fn line(replica: &Replica, json: &str) -> String {
-        match replica.receive(call(json)) {
+        let Ok(call) = serde_json::from_str(json) else { return "not a call".into() };
+        match replica.receive(call) {
             Outcome::Acknowledged(a) if a.duplicate => format!("duplicate {}", a.position.last_seq),
             Outcome::Acknowledged(a) => format!("ok {} of {}", a.seq, a.position.last_seq),
             Outcome::AppendedUnnumbered { idx } => format!("unnumbered idx {idx}"),
@@ -472,7 +438,7 @@ mod tests {
 
     #[test]
     fn calls_and_their_answers() {
-        let replica = Replica::in_memory(9, u64::MAX);
+        let replica = Replica::new(None, 9, u64::MAX);
         let script = [
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "ok 1 of 1"),
             (r#"{"epoch":5,"seq":1,"msg":"a"}"#, "duplicate 1"),
@@ -485,11 +451,11 @@ mod tests {
             (r#"{"epoch":6,"seq":5,"prev_epoch":5,"entry_epoch":5,"msg":"e"}"#, "ok 5 of 5"),
             (r#"{"epoch":6,"seq":6,"prev_epoch":5,"msg":"f"}"#, "ok 6 of 6"),
             (r#"{"epoch":6,"seq":7,"prev_epoch":6,"entries":[]}"#, "ok 6 of 6"),
-            (r#"{"epoch":6,"seq":0,"msg":"z"}"#, "malformed"),
+            (r#"{"epoch":6,"seq":0,"msg":"z"}"#, "not a call"),
             (r#"{"epoch":6,"seq":7,"prev_epoch":6,"entry_epoch":7,"msg":"z"}"#, "malformed"),
-            (r#"{"epoch":6,"seq":7}"#, "malformed"),
-            (r#"{"epoch":6,"seq":7,"msg":"z","entries":[]}"#, "malformed"),
-            (r#"{"entries":["z"]}"#, "malformed"),
+            (r#"{"epoch":6,"seq":7}"#, "not a call"),
+            (r#"{"epoch":6,"seq":7,"msg":"z","entries":[]}"#, "not a call"),
+            (r#"{"entries":["z"]}"#, "not a call"),
             (r#"{"msg":"seed"}"#, "unnumbered idx 6"),
             (r#"{"msg":"seed"}"#, "unnumbered idx 7"),
             (r#"{"epoch":6,"seq":7,"prev_epoch":6,"msg":"seed"}"#, "Diverged 8"),
@@ -502,8 +468,8 @@ mod tests {
     }
 
     #[test]
-    fn an_early_call_waits_for_its_predecessor_and_is_stored_after_it() {
-        let replica = Replica::in_memory(9, u64::MAX);
+    fn an_early_call_waits_for_its_predecessor() {
+        let replica = Replica::new(None, 9, u64::MAX);
         thread::scope(|scope| {
             let early = r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#;
             let early = scope.spawn(|| line(&replica, early));
@@ -516,20 +482,20 @@ mod tests {
     #[test]
     fn what_is_there_already_needs_no_room() {
         // `"a",` is four bytes, and the last comma does not count.
-        let replica = Replica::in_memory(9, 11);
+        let replica = Replica::new(None, 9, 11);
         let send = |json: &str| line(&replica, json);
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "duplicate 3");
-        assert_eq!(replica.lag(), None);
+        assert_eq!(replica.not_ready_reason(), None);
         assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"entries":["c","d"]}"#), "full");
-        let told = replica.lag().expect("it is told that it is full");
+        let told = replica.not_ready_reason().expect("it is told that it is full");
         assert!(told.contains("MAX_LOG_BYTES"), "{told}");
     }
 
     #[test]
-    fn an_early_call_whose_predecessor_never_comes_is_told_what_is_missing() {
-        let replica = Replica::in_memory(9, u64::MAX);
+    fn an_early_call_without_a_predecessor_meets_a_gap() {
+        let replica = Replica::new(None, 9, u64::MAX);
         let start = Instant::now();
         assert_eq!(line(&replica, r#"{"epoch":5,"seq":2,"prev_epoch":5,"msg":"b"}"#), "Gap 0");
         assert!(start.elapsed() >= PREDECESSOR_TIMEOUT);
@@ -548,13 +514,14 @@ mod tests {
             committed_epoch: Epoch(of),
             diverged: false,
         };
-        replica.hear(heartbeat).unwrap();
+        replica.heartbeat(heartbeat).unwrap();
         replica.read(|_, _, committed| committed.0)
     }
 
     #[test]
-    fn committed_is_what_the_master_says_of_entries_that_are_known_to_be_its_own() {
-        let replica = Replica::in_memory(9, u64::MAX);
+    fn committed_counts_entries_known_to_be_the_masters() {
+        // Goal: a heartbeat's commit counts up to where the copy is verified, in each reign anew.
+        let replica = Replica::new(None, 9, u64::MAX);
         let send = |json: &str| line(&replica, json);
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(committed_after(&replica, 5, 2, 5), 2);
@@ -571,13 +538,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_ready_when_its_master_says_that_it_is_level_and_no_other() {
-        let replica = Replica::in_memory(9, u64::MAX);
+    fn a_copy_is_ready_when_level_with_its_master() {
+        let replica = Replica::new(None, 9, u64::MAX);
         let told = |last, diverged| {
             let (epoch, last_seq) = (Epoch(5), Seq(last));
             let heartbeat = Heartbeat { epoch, last_seq, diverged, ..Heartbeat::default() };
-            replica.hear(heartbeat).unwrap();
-            replica.lag().unwrap_or_default()
+            replica.heartbeat(heartbeat).unwrap();
+            replica.not_ready_reason().unwrap_or_default()
         };
         assert_eq!(told(0, false), "");
         assert_eq!(told(2, false), "catching up: holds 0 of 2 entries");

@@ -85,7 +85,7 @@ impl Routes {
     }
 
     fn ready(&self) -> Response {
-        match self.replica.lag() {
+        match self.replica.not_ready_reason() {
             None => Response::json(200, &json!({ "status": "ready" })),
             Some(reason) => Response::not_ready(&reason),
         }
@@ -108,7 +108,7 @@ impl Routes {
 
     fn heartbeat(&self, body: &[u8]) -> Response {
         match wire::read_object::<Heartbeat>(body) {
-            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.hear(heartbeat) {
+            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
                 Ok(position) => Response::json(200, &position),
                 Err(error) => disk_failed(&error),
             },

@@ -154,7 +154,7 @@ fn pair_master(secondaries: &str) {
     let address = listener.local_addr().expect("it is bound");
     let log = Mutex::new(Vec::<Message>::new());
     let handler = move |request: &Request, reply: Reply| {
-        let post: common::wire::PostMessage =
+        let post: master::bodies::PostMessage =
             serde_json::from_slice(&request.body).expect("the clients send JSON");
         let body = format!("{{\"msg\":{}}}", post.msg.json());
         log.lock().expect("nobody panics").push(post.msg);

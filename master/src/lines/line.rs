@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Seq};
-use common::wire::{Health, Position, replicate_body};
+use common::wire::{Position, replicate_body};
 
 use super::{Call, Found, LineId, SPACING, Verdict, WINDOW, When};
-use crate::health::{Heartbeats, Thresholds, backoff};
+use crate::health::{Health, Heartbeats, Thresholds, backoff};
 
 /// How much a secondary can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

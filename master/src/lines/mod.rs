@@ -40,10 +40,10 @@ mod verdict;
 use std::time::{Duration, Instant};
 
 use common::entries::{Batch, Epoch, Log, Seq};
-use common::wire::{Health, Position};
+use common::wire::Position;
 
 use crate::concern;
-use crate::health::Thresholds;
+use crate::health::{Health, Thresholds};
 
 use disk::Disk;
 use gather::Gather;
