@@ -26,9 +26,7 @@ use crate::whole::whole;
 const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// The place of an entry in the log: 1 for the first.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(#[serde(deserialize_with = "whole")] pub u64);
 
@@ -57,9 +55,7 @@ impl fmt::Display for Seq {
 
 /// The reign of one master, greater than any before it. Epoch 0 marks the entries of an original
 /// master, which knows no epochs.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(#[serde(deserialize_with = "whole")] pub u64);
 
@@ -71,19 +67,17 @@ impl fmt::Display for Epoch {
 
 /// The text of an entry, as a JSON string. Equal texts have equal JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    json: String,
-}
+pub struct Message(String);
 
 impl Message {
     /// The message with this text.
     pub fn new(text: &str) -> Message {
-        Message { json: serde_json::to_string(text).expect("any text is a JSON string") }
+        Message(serde_json::to_string(text).expect("any text is a JSON string"))
     }
 
     /// The JSON, quotes included.
     pub fn json(&self) -> &str {
-        &self.json
+        &self.0
     }
 }
 
@@ -142,27 +136,23 @@ pub enum NotAccepted {
 /// A copy of neighbouring entries, to be written to a disk.
 #[derive(Debug)]
 pub struct Batch {
-    last: Seq,
+    first: Seq,
     text: Vec<u8>,
-    /// Place, epoch, key and range of the JSON in `text`.
-    entries: Vec<(Seq, Epoch, Option<Arc<str>>, Range<usize>)>,
+    /// Epoch and key of each entry, and the range of its JSON in `text`.
+    entries: Vec<(Epoch, Option<Arc<str>>, Range<usize>)>,
 }
 
 impl Batch {
     /// The last place, or the one before the batch if the batch is empty.
     pub fn last(&self) -> Seq {
-        self.last
-    }
-
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        Seq(self.first.0 + self.entries.len() as u64).previous()
     }
 
     /// Place, epoch, key and JSON of each entry.
     pub fn iter(&self) -> impl Iterator<Item = (Seq, Epoch, Option<&str>, &[u8])> {
-        self.entries.iter().map(|(seq, epoch, key, range)| {
-            (*seq, *epoch, key.as_deref(), &self.text[range.clone()])
+        let numbered = (self.first.0..).map(Seq).zip(&self.entries);
+        numbered.map(|(seq, (epoch, key, range))| {
+            (seq, *epoch, key.as_deref(), &self.text[range.clone()])
         })
     }
 }
@@ -173,12 +163,12 @@ impl Batch {
 /// - places are 1, 2, 3, … without a gap; [`Log::last_seq`] is the number of entries;
 /// - an entry never changes and never goes away;
 /// - every entry has the epoch it was appended in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Log {
     segments: Vec<Arc<Segment>>,
     keys: Keys,
-    /// The epochs as runs: the first place of each run of entries with the same epoch.
-    epochs: Vec<(Seq, Epoch)>,
+    /// The epochs as runs, by the first place of each run of entries with the same epoch.
+    epochs: BTreeMap<Seq, Epoch>,
     last: Seq,
     bytes: u64,
 }
@@ -220,8 +210,7 @@ impl Segment {
 impl Log {
     /// An empty log that keeps the idempotency keys of the last `most_keys` entries with a key.
     pub fn new(most_keys: usize) -> Log {
-        let keys = Keys { most: most_keys, ..Keys::default() };
-        Log { segments: Vec::new(), keys, epochs: Vec::new(), last: Seq::NONE, bytes: 0 }
+        Log { keys: Keys { most: most_keys, ..Keys::default() }, ..Log::default() }
     }
 
     /// The entry that was posted with this idempotency key, if the key is still kept.
@@ -250,21 +239,19 @@ impl Log {
     /// When there is no such entry.
     pub fn epoch_of(&self, seq: Seq) -> Epoch {
         assert!(seq <= self.last, "epoch of entry {seq} asked, the last is {}", self.last);
-        let runs = self.epochs.partition_point(|(first, _)| *first <= seq);
-        runs.checked_sub(1).map_or(Epoch::default(), |run| self.epochs[run].1)
+        self.epochs.range(..=seq).next_back().map_or(Epoch::default(), |(_, epoch)| *epoch)
     }
 
     /// The last place of the run of entries with the same epoch that `seq` belongs to.
     pub fn end_of_epoch_run(&self, seq: Seq) -> Seq {
-        let run = self.epochs.partition_point(|(first, _)| *first <= seq);
-        self.epochs.get(run).map_or(self.last, |(first, _)| first.previous())
+        self.epochs.range(seq.next()..).next().map_or(self.last, |(first, _)| first.previous())
     }
 
     /// Appends an entry at the end and returns its place, as a master does.
     pub fn append(&mut self, epoch: Epoch, draft: &Draft) -> Seq {
         let seq = self.last.next();
         if self.last_epoch() != epoch {
-            self.epochs.push((seq, epoch));
+            self.epochs.insert(seq, epoch);
         }
         if self.segments.last().is_none_or(|segment| segment.text.len() >= SEGMENT_BYTES) {
             let segment = Segment { first: seq, text: Vec::new(), ends: Vec::new() };
@@ -301,7 +288,7 @@ impl Log {
         let known = (self.last.next().0 - first.0).min(drafts.len() as u64);
         let (known, new) = drafts.split_at(usize::try_from(known).expect("at most a length"));
         for (seq, draft) in (first.0..).map(Seq).zip(known) {
-            let differs = self.json(seq) != draft.message.json.as_bytes();
+            let differs = self.json(seq) != draft.message.json().as_bytes();
             if differs || self.epoch_of(seq) != epoch {
                 return Err(NotAccepted::Diverged(seq));
             }
@@ -363,13 +350,12 @@ impl Log {
 
     /// A copy of the entries from this place on, of about `most_bytes`; none if there are none.
     pub fn batch(&self, first: Seq, most_bytes: usize) -> Batch {
-        let mut batch = Batch { last: first.previous(), text: Vec::new(), entries: Vec::new() };
-        while batch.last < self.last && batch.text.len() < most_bytes {
-            let (seq, start) = (batch.last.next(), batch.text.len());
+        let mut batch = Batch { first, text: Vec::new(), entries: Vec::new() };
+        while batch.last() < self.last && batch.text.len() < most_bytes {
+            let (seq, start) = (batch.last().next(), batch.text.len());
             batch.text.extend_from_slice(self.json(seq));
             let key = self.keys.by_seq.get(&seq).cloned();
-            batch.entries.push((seq, self.epoch_of(seq), key, start..batch.text.len()));
-            batch.last = seq;
+            batch.entries.push((self.epoch_of(seq), key, start..batch.text.len()));
         }
         batch
     }

@@ -81,7 +81,7 @@ pub struct Replica {
 }
 
 /// What the lock protects: the copy, and what is known of the master.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     log: Log,
     /// The last entry that is on the disk.
@@ -108,6 +108,8 @@ struct State {
     accepted: u64,
 }
 
+type Guard<'a> = MutexGuard<'a, State>;
+
 impl Replica {
     /// A copy that begins with the log on a disk and is kept there, or else an empty one in memory
     /// that keeps `most_keys` idempotency keys. The messages may take `max_log_bytes`.
@@ -116,22 +118,10 @@ impl Replica {
             Some(Opened { store, log, epoch }) => (Some(store), log, epoch),
             None => (None, Log::new(most_keys), Epoch::default()),
         };
-        let state = State {
-            stored: log.last_seq(),
-            log,
-            writing: false,
-            disk_failed: None,
-            full: false,
-            epoch,
-            stored_epoch: epoch,
-            instance: format!("{:016x}", random()),
-            heartbeat: None,
-            verified: Seq::NONE,
-            committed: Seq::NONE,
-            accepted: 0,
-        };
+        let (stored, instance) = (log.last_seq(), format!("{:016x}", random()));
+        let state = State { log, stored, epoch, stored_epoch: epoch, instance, ..State::default() };
         let bell = Bell::default();
-        bell.ring(state.stored);
+        bell.ring(stored);
         let (state, grown, written) = (Mutex::new(state), Condvar::new(), Condvar::new());
         Replica { state, grown, written, store, bell, max_log_bytes }
     }
@@ -242,11 +232,7 @@ impl Replica {
     }
 
     /// Returns when every entry up to this one, and the epoch, are on the disk.
-    fn persist<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        until: Seq,
-    ) -> Result<MutexGuard<'a, State>, StoreError> {
+    fn persist<'a>(&'a self, mut state: Guard<'a>, until: Seq) -> Result<Guard<'a>, StoreError> {
         let (epoch, deadline) = (state.epoch, Instant::now() + DISK_TIMEOUT);
         while state.stored < until || state.stored_epoch < epoch {
             state.check_disk()?;
@@ -256,18 +242,17 @@ impl Replica {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let waited = self.written.wait_timeout_while(state, left, |state| state.writing);
-            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() {
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.writing {
                 return Err(StoreError::silent_for(DISK_TIMEOUT));
             }
-            state = waited;
         }
         Ok(state)
     }
 
     /// Writes one transaction: the epoch, and the entries that are not on the disk yet, those of
     /// other calls included.
-    fn write<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn write<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         let (mut last, epoch) = (state.log.last_seq(), state.epoch);
         if let Some(store) = &self.store {
             let batch = state.log.batch(state.stored.next(), TRANSACTION_BYTES);
@@ -289,7 +274,7 @@ impl Replica {
         state
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Guard<'_> {
         locked(&self.state)
     }
 }
@@ -322,7 +307,7 @@ impl State {
     fn read_only(&self) -> Option<String> {
         let full = "the log is full: MAX_LOG_BYTES is less than the master's";
         let failed = self.disk_failed.as_ref().map(|error| format!("the disk has failed: {error}"));
-        failed.or_else(|| self.full.then(|| full.to_string()))
+        failed.or(self.full.then(|| full.into()))
     }
 
     /// Begins the reign of this epoch, if it is a new one.
