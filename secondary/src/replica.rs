@@ -19,11 +19,11 @@
 //! The greatest epoch heard of has the mark `stored_epoch`: a secondary that was restarted still
 //! refuses a former master.
 //!
-//! One thread writes at a time, without the lock. It takes everything between `stored` and the end
-//! of the log into one transaction; calls that arrive meanwhile share the next one (group commit).
-//! A call that has waited [`DISK_TIMEOUT`] for the disk is answered with an error, because a disk
-//! that hangs must not hold every thread. After a failed write the copy is read-only until the
-//! process is started again: entries above `stored` are then never acknowledged and never shown.
+//! One thread writes at a time, without the lock. Its transaction has every entry between `stored`
+//! and the end of the log; calls that arrive meanwhile share the next transaction (group commit).
+//! A call waits [`DISK_TIMEOUT`] for the disk at most and then answers with an error, because a
+//! disk that hangs must not hold every thread. A failed write makes the copy read-only until the
+//! process is started again: entries after `stored` are never acknowledged and never shown.
 //!
 //! Without a disk an entry is stored as soon as it is in memory.
 
@@ -43,7 +43,7 @@ use log::{debug, error, info, warn};
 pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a call waits for the disk.
-const DISK_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a call.
 #[derive(Debug)]
@@ -331,15 +331,14 @@ impl State {
         self.committed = self.committed.max(told.min(self.verified));
     }
 
-    /// Whether the entries before this call are missing and on their way. A master that takes more
-    /// for acknowledged than the copy holds does not know that the copy has started anew: nothing
-    /// is on its way.
+    /// Whether the entries before this call are missing and on their way. Nothing is on its way if
+    /// the master believes more to be acknowledged than the copy holds: the copy was started anew.
     fn is_early(&self, call: &Numbered) -> bool {
         let last = self.log.last_seq();
         call.first > last.next() && last >= call.acked && call.master_epoch >= self.epoch
     }
 
-    /// Entries that are held already need no room.
+    /// Whether the messages stay within `most` bytes. Entries that are held already need no room.
     fn has_room(&self, call: &Numbered, most: u64) -> bool {
         let last = self.log.last_seq().0;
         let new = (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > last);
@@ -470,6 +469,7 @@ mod tests {
         let replica = Replica::new(None, 9, 11);
         let send = |json: &str| line(&replica, json);
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
+        assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"msg":"cc"}"#), "full");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "duplicate 3");
         assert_eq!(replica.not_ready_reason(), None);
