@@ -7,20 +7,20 @@
 //!
 //! # What is on the disk when
 //!
-//! An entry passes four marks, in this order:
+//! An entry goes through three states, in this order:
 //!
-//! | mark | meaning |
-//! |---|---|
-//! | `log.last_seq()` | the entry is in memory |
-//! | `stored` | a transaction with the entry is synced to the disk |
-//! | acknowledged, shown | the call is answered, reads show the entry: after `stored`, never before |
-//! | `committed` | the master has said that a quorum holds the entry |
+//! | state | until where | on the disk | acknowledged and shown |
+//! |---|---|---|---|
+//! | accepted | `log.last_seq()` | perhaps | no |
+//! | stored | `stored` | yes: its transaction is synced | yes |
+//! | committed | `committed`, as far as it is stored | yes | yes: a quorum holds the entry |
 //!
-//! The greatest epoch heard of has the mark `stored_epoch`: a secondary that was restarted still
-//! refuses a former master.
+//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call or a
+//! heartbeat of that epoch is answered: a secondary that was restarted still refuses a former
+//! master.
 //!
-//! One thread writes at a time, without the lock. Its transaction has every entry between `stored`
-//! and the end of the log; calls that arrive meanwhile share the next transaction (group commit).
+//! One thread writes at a time, without the lock. Its transaction has the entries after `stored`,
+//! [`TRANSACTION_BYTES`] at most; calls that arrive meanwhile share the next one (group commit).
 //! A call waits [`DISK_TIMEOUT`] for the disk at most and then answers with an error, because a
 //! disk that hangs must not hold every thread. A failed write makes the copy read-only until the
 //! process is started again: entries after `stored` are never acknowledged and never shown.
