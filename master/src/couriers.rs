@@ -113,8 +113,9 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
 impl Replication {
     /// The next errand of the courier of this line, or until when there is none.
     pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
-        let mut state =
-            self.let_others_append(self.lock(), |state, now| state.left_over_at(line).is_due(now));
+        let mut state = self.let_others_append(self.lock(), |state, now| {
+            line != state.lines.disk_id() && state.left_over_at(line).is_due(now)
+        });
         let now = Instant::now();
         let errand = state.next_errand(line, now);
         if errand.is_ok() {
@@ -216,10 +217,16 @@ impl State {
         is_paused && self.waiters.is_urgent(line, &self.lines)
     }
 
-    /// The couriers to wake after something has changed. They count as awake from now on.
-    fn due_couriers(&mut self, now: Instant) -> Vec<Thread> {
+    /// Wakes the courier of the disk, if it has something to write.
+    pub(crate) fn wake_disk(&mut self, now: Instant) {
+        let disk = self.lines.disk_id();
+        self.due_couriers(disk, now).iter().for_each(Thread::unpark);
+    }
+
+    /// The couriers to wake, from that of the line `first` on, after something has changed. They count as awake from now on.
+    fn due_couriers(&mut self, first: LineId, now: Instant) -> Vec<Thread> {
         let mut threads = Vec::new();
-        for line in 0..self.couriers.len() {
+        for line in first..self.couriers.len() {
             let due = self.left_over_at(line);
             // While a call is out, its end wakes the courier.
             let waits =
@@ -243,14 +250,14 @@ pub(crate) fn wake(mut state: MutexGuard<'_, State>, took: Option<Duration>) {
     if let Some(took) = took {
         lines.batch_answered(decided.len(), took, now);
     }
-    let couriers = state.due_couriers(now);
+    let couriers = state.due_couriers(0, now);
     drop(state);
     couriers.iter().chain(&decided).for_each(Thread::unpark);
 }
 
 /// Lets go of the state and wakes the couriers that have something to send.
 pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
-    let couriers = state.due_couriers(now);
+    let couriers = state.due_couriers(0, now);
     drop(state);
     couriers.iter().for_each(Thread::unpark);
 }
@@ -310,10 +317,10 @@ mod tests {
         assert_eq!(calls.len(), 1);
         let second = state.post(ANY, now);
         assert!(state.claim_free(second, ANY, now).is_empty(), "the line is busy");
-        assert!(state.due_couriers(now).is_empty(), "the end of the call will wake it");
+        assert!(state.due_couriers(0, now).is_empty(), "the end of the call will wake it");
         state.end(&calls[0], Verdict::Acked(position(1)), now);
-        assert_eq!(state.due_couriers(now).len(), 1);
-        assert_eq!(state.due_couriers(now).len(), 0, "it is awake");
+        assert_eq!(state.due_couriers(0, now).len(), 1);
+        assert_eq!(state.due_couriers(0, now).len(), 0, "it is awake");
         let Ok(Errand::Call(call)) = state.next_errand(0, now) else { panic!("nothing to send") };
         assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
         state.end(&call, Verdict::Acked(position(2)), now);
@@ -347,8 +354,8 @@ mod tests {
         state.waiters.remove(fast);
         let due = state.left_over_at(0);
         assert!(due > When::At(now), "{due:?}");
-        assert_eq!(state.due_couriers(now).len(), 1, "to wait until the pause is over");
+        assert_eq!(state.due_couriers(0, now).len(), 1, "to wait until the pause is over");
         assert_eq!(state.next_errand(0, now).unwrap_err(), due);
-        assert_eq!(state.due_couriers(now).len(), 0, "it will look by itself");
+        assert_eq!(state.due_couriers(0, now).len(), 0, "it will look by itself");
     }
 }

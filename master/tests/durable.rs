@@ -396,8 +396,15 @@ fn a_log_has_room_for_so_much_and_no_more() {
     assert_eq!(full.status, 507);
 }
 
-/// One node, or all of them, are killed at a random moment and started again.
+/// One node, or all of them, are killed at a random moment and started again. Before that, some
+/// entries are acknowledged, however slow the machine is.
 fn one_kill(cluster: &mut Cluster, dice: &mut Dice) {
+    let committed = |cluster: &Cluster| cluster.master.health()["committed_seq"].as_u64();
+    let before = committed(cluster);
+    wait_until("written to", SOON, || match committed(cluster) {
+        now if now > before.map(|seq| seq + 10) => Ok(()),
+        now => Err(format!("committed {now:?} after {before:?}")),
+    });
     thread::sleep(Duration::from_millis(20 + dice.below(150)));
     match dice.below(4) {
         0 => {
@@ -437,7 +444,7 @@ fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
     });
     cluster.wait_until_equal(SOON);
     let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-    assert!(acknowledged.count() as u64 > 10 * rounds, "too little was written");
+    assert!(acknowledged.count() as u64 > rounds, "too little was written");
     check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
 }
 
