@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 wrong=0
 
-core=(common/src/{chunk,entries,wire,whole}.rs master/src/{concern,health,waiters}.rs)
+core=(common/src/{chunk,entries,json,wire}.rs master/src/{concern,health,waiters}.rs)
 lines=master/src/lines  # all of it belongs to the core
 settings=({common,master,secondary}/src/settings.rs)
 rooms=(common/src/http/{server,reply,guard}.rs

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::Chunk;
-use crate::whole::whole;
+use crate::json::whole;
 
 /// A segment is closed when it holds this many bytes: an append copies at most about as much.
 const SEGMENT_BYTES: usize = 64 * 1024;

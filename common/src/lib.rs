@@ -75,7 +75,7 @@
 //!
 //! # Where things are
 //!
-//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`whole`], and `concern`,
+//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`json`], and `concern`,
 //! `health`, `lines` and `waiters` of the master. Edges: [`http`] is the only user of tiny_http,
 //! [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`]. Around them:
 //! [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
@@ -85,6 +85,7 @@ pub mod client;
 pub mod entries;
 pub mod follow;
 pub mod http;
+pub mod json;
 pub mod locked;
 pub mod logging;
 pub mod metrics;
@@ -94,5 +95,4 @@ pub mod random;
 pub mod reading;
 pub mod settings;
 pub mod store;
-pub mod whole;
 pub mod wire;

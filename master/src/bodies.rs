@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::entries::{Epoch, Message, Seq};
-use common::wire::present;
+use common::json::present;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use common::json::Whole;
 use common::settings::MAX_TIMEOUT_MS;
-use common::whole::Whole;
 use serde::Deserialize;
 use serde_json::Value;
 

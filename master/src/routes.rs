@@ -8,11 +8,12 @@ use common::client::{Answer, Client};
 use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
 use common::http::{Handler, Reply, Request, Response, Stats};
+use common::json::read_object;
 use common::logging::excerpt;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
-use common::wire::{self, EXPECTED_MSG};
+use common::wire::EXPECTED_MSG;
 use log::{debug, info, warn};
 use serde_json::json;
 
@@ -176,7 +177,7 @@ impl Routes {
     }
 
     fn parse(&self, request: &Request) -> Result<(Draft, Concern), Response> {
-        let Ok(post) = wire::read_object::<PostMessage>(&request.body) else {
+        let Ok(post) = read_object::<PostMessage>(&request.body) else {
             return Err(Response::error(400, EXPECTED_MSG));
         };
         let refuse = |error: String| Response::refused(400, &error);

@@ -8,10 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use common::json::{Whole, present, read_object};
 use common::locked::locked;
 use common::settings::MAX_TIMEOUT_MS;
-use common::whole::Whole;
-use common::wire::{present, read_object};
 use serde::{Deserialize, Serialize};
 
 /// The delay and the rates of errors.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::entries::{Epoch, Seq};
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
+use common::json::read_object;
 use common::metrics::Counts;
 use common::openapi;
 use common::reading;
@@ -107,7 +108,7 @@ impl Routes {
     }
 
     fn heartbeat(&self, body: &[u8]) -> Response {
-        match wire::read_object::<Heartbeat>(body) {
+        match read_object::<Heartbeat>(body) {
             Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
                 Ok(position) => Response::json(200, &position),
                 Err(error) => disk_failed(&error),
@@ -117,7 +118,7 @@ impl Routes {
     }
 
     fn replicate(&self, body: &[u8]) -> Response {
-        let Ok(call) = wire::read_object::<Replicate>(body) else {
+        let Ok(call) = read_object::<Replicate>(body) else {
             return Response::error(400, EXPECTED_MSG);
         };
         let faults = self.faults.faults();

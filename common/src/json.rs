@@ -1,15 +1,39 @@
-//! Whole numbers in JSON, which has only one kind of number: 2.0 is 2 there, and a client whose
-//! language knows no integers may write it so.
+//! How JSON from other programs is read: objects, absent fields, whole numbers.
 
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
+
+/// Reads a body that must be a JSON object. (serde takes an array too, for the fields in the order
+/// of their declaration.)
+///
+/// # Errors
+/// When the body is no object, or not of this kind.
+pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(serde_json::Error::custom("not an object"));
+    }
+    serde_json::from_slice(body)
+}
+
+/// Reads a field that may be absent, but not `null`.
+///
+/// # Errors
+/// When the field is not of this kind.
+pub fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
 
 /// The least floating-point number that is too large.
 const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;
 
-/// A number from 0 on without a fraction, however it is written; nothing else is taken for one.
+/// A whole number from 0 on. JSON has only one kind of number: 2.0 is 2 there, and a client whose
+/// language knows no integers may write it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole(pub u64);
 
@@ -48,6 +72,18 @@ pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        #[derive(Deserialize)]
+        struct One {
+            _a: u64,
+        }
+        assert!(read_object::<One>(b" {\"_a\":1}").is_ok());
+        for body in ["[1]", "1", "", " "] {
+            assert!(read_object::<One>(body.as_bytes()).is_err(), "{body}");
+        }
+    }
 
     fn read(json: &str) -> Option<u64> {
         let text = serde_json::from_str(json).ok().map(|Whole(number)| number);
