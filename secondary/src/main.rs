@@ -8,34 +8,25 @@ use common::store::Role;
 use secondary::faults::FaultInjector;
 use secondary::replica::Replica;
 use secondary::routes::Routes;
-use secondary::settings::{Cli, Command};
+use secondary::settings::{Cli, Command, Settings};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let settings = match cli.check() {
+    let (node, settings) = match cli.check() {
         Ok(settings) => settings,
         Err(problems) => return node::bad_settings("secondary", &problems),
     };
     if let Some(Command::Healthcheck) = cli.command {
-        return node::healthcheck("secondary", &settings.node);
+        return node::healthcheck("secondary", &node);
     }
-    let describe = format!(
-        "role=secondary delay_ms={} chaos={} idempotency_keys={}",
-        settings.delay.as_millis(),
-        u8::from(settings.chaos),
-        settings.node.idempotency_keys,
-    );
-    node::run("secondary", &settings.node, &describe, |_| {
-        let (keys, bytes) = (settings.node.idempotency_keys, settings.node.max_log_bytes);
-        let replica = match node::open_store(&settings.node, Role::Secondary)? {
-            None => Replica::in_memory(keys, bytes),
-            Some(opened) => Replica::on_disk(opened, bytes),
+    let Settings { delay_ms, chaos } = settings;
+    let describe = format!("role=secondary delay_ms={delay_ms} chaos={chaos}");
+    node::run("secondary", &node, &describe, || {
+        let replica = match node::open_store(&node, Role::Secondary)? {
+            None => Replica::in_memory(node.idempotency_keys, node.max_log_bytes),
+            Some(opened) => Replica::on_disk(opened, node.max_log_bytes),
         };
-        Ok(Routes::new(
-            replica,
-            FaultInjector::new(settings.delay),
-            settings.chaos,
-            settings.node.max_followers,
-        ))
+        let faults = FaultInjector::new(delay_ms);
+        Ok(Routes::new(replica, faults, chaos == 1, node.max_followers))
     })
 }
