@@ -245,8 +245,7 @@ fn fetch(from: &Copy<'_>, (own_epoch, own_last): (Epoch, Seq)) -> Result<Recover
 
 /// Some entries from this one on, in the form of a call.
 fn batch(client: &Client, first: Seq) -> Result<Replicate, String> {
-    let answer = client.get(&format!("/entries?from={first}"));
-    let answer = answer.map_err(|error| error.to_string())?;
+    let answer = client.get(&format!("/entries?from={first}"))?;
     let batch: Replicate = serde_json::from_slice(&answer.body)
         .map_err(|_| format!("answered {} to GET /entries", answer.status))?;
     if batch.seq != Some(first) {
