@@ -57,21 +57,20 @@ impl Routes {
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
         let path = request.path.as_str();
-        match (path, request.method.as_str()) {
-            ("/", "GET" | "HEAD") => Response::text(200, "text/html; charset=utf-8", PAGE),
-            ("/health", "GET" | "HEAD") => self.health(),
-            ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => {
-                scrape::answer(&self.replication, &self.followers, http)
-            }
-            ("/openapi.json", "GET" | "HEAD") => {
+        let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
+        match (path, method) {
+            ("/", "GET") => Response::text(200, "text/html; charset=utf-8", PAGE),
+            ("/health", "GET") => self.health(),
+            ("/ready", "GET") => self.ready(),
+            ("/metrics", "GET") => scrape::answer(&self.replication, &self.followers, http),
+            ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
             ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
                 Response::method_not_allowed(READ)
             }
             ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
-            (_, method) if path.starts_with("/secondaries/") => self.chaos(path, method, request),
+            _ if path.starts_with("/secondaries/") => self.chaos(path, method, request),
             _ if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
         }
@@ -87,7 +86,7 @@ impl Routes {
         };
         let client = Client::new(url, CHAOS_TIMEOUT);
         let answer = match method {
-            "GET" | "HEAD" => client.get("/chaos"),
+            "GET" => client.get("/chaos"),
             "PUT" => client.put("/chaos", &request.body),
             _ => return Response::method_not_allowed("GET, HEAD, PUT"),
         };
