@@ -1,27 +1,39 @@
-//! A replicated log, small enough to read in an afternoon.
+//! A replicated log, small enough to read in a day, and its core in an evening.
 //!
 //! One **master** takes messages and puts them into one order; every **secondary** holds a copy.
 //! A client that posts a message is answered when the secondaries hold it too: the log *blocks*
 //! on replication, and a secondary with a delay lets you watch it do so.
 //!
-//! This crate is what both roles must agree on. The crates `master` and `secondary` are thin
-//! around it.
+//! This crate holds the parts that both roles must agree on. The crates `master` and `secondary`
+//! are built on it.
 //!
-//! # The life of a write
+//! # The way of a message
 //!
-//! 1. A client sends `POST /messages {"msg":"hello"}`. The [HTTP layer](http) reads and checks
-//!    the request and hands it to a thread of its own.
-//! 2. The master appends the message to its [log](entries::Log). That gives it a place: its
-//!    [`seq`](entries::Seq), 1 for the first.
-//! 3. It claims the *line* of every secondary that is free (`master::lines`) and
-//!    [calls](client) the secondary with everything that one lacks, this entry included
-//!    ([`wire::replicate_body`]). The calls go out at the same time, on scoped threads.
-//! 4. The secondary sleeps its `DELAY_MS`, accepts the entries in the order of `seq`
-//!    (`secondary::replica`), and acknowledges: "I hold everything up to and including 7".
-//! 5. The call is settled: what it decides is told to whom it concerns (`master::waiters`), and
-//!    one waiting request makes the next call if more has arrived.
-//! 6. When every secondary holds the entry the client reads `201`. When one has failed, it reads
-//!    `502`: the entry is in the log, stays there, and reaches that secondary later.
+//! Ten files, from the route to the disk of a secondary:
+//!
+//! 1. [`http`]: a client sends `POST /messages {"msg":"hello"}`. The request is read, checked, and
+//!    given a thread.
+//! 2. `master/src/routes.rs`: the body ([`wire`]) and the headers say the message, the write concern
+//!    and the idempotency key.
+//! 3. `master/src/write.rs`: the life of one POST. The request appends its entry, calls the
+//!    secondaries, and waits until its entry is decided.
+//! 4. `master/src/state.rs`: everything that the one lock protects. The [log](entries::Log) gives
+//!    the entry its place, its [`seq`](entries::Seq), 1 for the first.
+//! 5. `master/src/lines`: a *line* is one secondary as the master sees it. Its cursor `acked` is the
+//!    last entry that the secondary holds, its cursor `next` the first one that no call carries yet.
+//!    The master's own disk is a line too.
+//! 6. `master/src/calls.rs`: a request calls every line that it finds free, on scoped threads that it
+//!    joins; entries that are left over, the line's courier sends (`couriers.rs`). A call carries
+//!    everything from `next` on, so entries that arrive while it is out ride on the following one.
+//! 7. [`client`]: the call travels over a kept connection, and arrives at the secondary's own
+//!    [`http`] and `secondary/src/routes.rs`.
+//! 8. `secondary/src/replica.rs`: the secondary sleeps its `DELAY_MS`, accepts the entries in the
+//!    order of `seq`, and acknowledges: "I hold everything up to and including 7".
+//! 9. [`store`]: with a disk nothing is acknowledged before it is synced there.
+//! 10. `master/src/waiters.rs`: the answer settles the call, `acked` advances, and the requests whose
+//!     entry is decided by that are woken. When every secondary holds the entry the client reads
+//!     `201`. When one has failed, it reads `502`: the entry is in the log, stays there, and reaches
+//!     that secondary later.
 //!
 //! # The promises
 //!
@@ -39,19 +51,21 @@
 //!
 //! # How one order comes about
 //!
-//! Only the master numbers entries. A call continues where the last acknowledged one ended, so a
-//! secondary can tell a gap from a duplicate: a gap is refused with where it stands, and the next
-//! call begins there; a duplicate is compared and acknowledged again. Each reign of a master has
-//! an [epoch](entries::Epoch), greater than any before it; an entry keeps the one it was appended
-//! in, so `seq` and epoch together name an entry for ever. A secondary refuses a master whose
-//! epoch is over, and entries that contradict what it holds. It never overwrites.
+//! Only the master numbers entries. A call continues where the last one ended, so a secondary can
+//! tell a gap from a duplicate: a gap is refused with the secondary's position, and the next call
+//! begins there; a duplicate is compared and acknowledged again. Each reign of a master has an
+//! [epoch](entries::Epoch), greater than any before it; an entry keeps the epoch that it was appended
+//! in, so `seq` and epoch together name an entry for ever. A secondary refuses a master whose epoch
+//! is over, and entries that contradict its own. It never overwrites.
 //!
-//! # Where the log is kept
+//! # What is on the disk when
 //!
-//! In [memory](entries), and with `DATA_DIR` in a [file](store) too. Without one a restarted node
-//! starts empty and is sent the log again, or fetches it (`master::recovery`). With one, nothing
-//! counts as held that is not on the disk: the master's own disk is one more line beside those to
-//! the secondaries.
+//! A node keeps the log in [memory](entries), and with `DATA_DIR` in a [file](store) too. A secondary
+//! writes entries to the file before it acknowledges them. The master writes while its calls are
+//! out, and counts itself as a holder of an entry only when the entry is on its disk; reads show
+//! nothing before that. A new epoch is on the disk before any entry is sent in it, and before a
+//! secondary answers the master that announced it. Without a file a restarted node starts empty and
+//! is sent the log again, or fetches it (`master::recovery`).
 //!
 //! # Deliberately not here
 //!
@@ -61,10 +75,10 @@
 //!
 //! # Where things are
 //!
-//! Pure, without socket, clock or thread: [`entries`], [`wire`], [`whole`], and `lines` and `waiters` of the
-//! master. Edges: [`http`] is the only user of tiny_http, [`client`] of ureq, [`store`] of redb.
-//! Around them:
-//! [`settings`], [`logging`], [`node`], [`openapi`].
+//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`whole`], and `concern`,
+//! `health`, `lines` and `waiters` of the master. Edges: [`http`] is the only user of tiny_http,
+//! [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`]. Around them:
+//! [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
 
 pub mod chunk;
 pub mod client;

@@ -14,13 +14,13 @@ const CHILD: &str = "HTTP_DESCRIPTORS_CHILD";
 /// Goal: when descriptors run out a node goes on, and accepts again when there are some. tiny_http
 /// alone stops accepting for good after one failure.
 #[test]
-fn a_node_that_ran_out_of_descriptors_accepts_again() {
+fn a_node_without_descriptors_accepts_again() {
     if env::var(CHILD).is_ok() {
         return run_out_of_descriptors();
     }
     let this = env::current_exe().expect("a running program has a path");
     let script = "ulimit -n 64 && exec \"$0\" --exact --nocapture \
-                  a_node_that_ran_out_of_descriptors_accepts_again";
+                  a_node_without_descriptors_accepts_again";
     let child = Command::new("sh").args(["-c", script]).arg(this).env(CHILD, "1").output();
     let child = child.expect("there is a shell");
     let (out, err) =

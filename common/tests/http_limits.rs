@@ -3,14 +3,14 @@
 mod support;
 
 use common::http::Limits;
-use support::{Node, WIDE, Wire};
+use support::{Node, WIDE, Wire, port_of_ones_own};
 
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Goal: requests beyond the limit are answered 503 at once, and it is over when the others are.
 /// What must always be answered is.
 #[test]
-fn requests_beyond_the_limit_are_told_to_come_back() {
+fn requests_beyond_the_limit_must_come_back() {
     let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
     let mut blocked: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
     blocked.iter_mut().for_each(|client| client.ask("/block"));
@@ -34,7 +34,7 @@ fn requests_beyond_the_limit_are_told_to_come_back() {
 /// Goal: a refused request's body is not taken for a request either, and a body that need not be
 /// read costs nobody the connection.
 #[test]
-fn the_body_of_a_refused_request_is_not_taken_for_a_request() {
+fn the_body_of_a_refused_request_is_no_request() {
     let node = Node::start(Limits { max_in_flight: 1, ..WIDE });
     let mut blocked = node.connect();
     blocked.ask("/block");
@@ -61,7 +61,7 @@ fn the_body_of_a_refused_request_is_not_taken_for_a_request() {
 /// Goal: refusing takes no body, so a client that waits to be told to continue is refused at once
 /// and holds nothing up.
 #[test]
-fn clients_that_wait_to_be_told_to_continue_are_refused_at_once() {
+fn clients_that_expect_100_are_refused_at_once() {
     let node = Node::start(Limits { max_in_flight: 1, ..WIDE });
     let mut blocked = node.connect();
     blocked.ask("/block");
@@ -100,7 +100,7 @@ fn the_limit_on_bodies_is_exact() {
 /// Goal: an ordinary client, which sends all of its oversized body before it reads, gets its 413
 /// whole; a reset would have taken it away.
 #[test]
-fn a_client_that_sends_all_of_its_oversized_body_gets_its_413() {
+fn a_client_that_sends_everything_gets_its_413() {
     let node = Node::start(WIDE);
     let body = "x".repeat(5 << 20);
     let length = body.len();
@@ -118,9 +118,36 @@ fn a_client_that_sends_all_of_its_oversized_body_gets_its_413() {
     assert_eq!(node.begun(), Vec::<String>::new());
 }
 
+/// Goal: a client that uses its port again right after it was refused is answered: what is known of
+/// a refused connection is not held against the next one from there.
+#[test]
+fn a_port_used_again_is_answered() {
+    let node = Node::start(WIDE);
+    let port = port_of_ones_own();
+    let body = "x".repeat(3000);
+    let echo = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for round in 0..20 {
+        for announced in ["1048577", "2147483648"] {
+            let mut client = Wire::connect_from(port, node.address);
+            client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {announced}\r\n\r\n{{}}"));
+            client.final_answer().assert_error(413);
+            if round % 2 == 0 {
+                client.assert_closed();
+            }
+            client.reset();
+            let mut client = Wire::connect_from(port, node.address);
+            client.ask("/hello");
+            assert_eq!(client.final_answer().status, 200, "round {round}");
+            client.send(&echo);
+            assert_eq!(client.final_answer().body, body, "round {round}");
+            client.reset();
+        }
+    }
+}
+
 /// Goal: a client that takes a while to send its oversized body still gets its 413.
 #[test]
-fn a_client_that_takes_a_while_to_send_its_oversized_body_gets_its_413() {
+fn a_client_that_sends_slowly_gets_its_413() {
     let node = Node::start(WIDE);
     let mut client = node.connect();
     client.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n");
@@ -135,7 +162,7 @@ fn a_client_that_takes_a_while_to_send_its_oversized_body_gets_its_413() {
 /// Goal: a 413 comes by the announced length alone, and within the chunk that is too much: nobody
 /// waits for the rest.
 #[test]
-fn an_oversized_body_is_refused_without_reading_the_rest() {
+fn an_oversized_body_is_refused_before_its_end() {
     let node = Node::start(Limits { max_body_bytes: 2000, ..WIDE });
     let mut announced = node.connect();
     announced.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nfirst");
@@ -149,7 +176,7 @@ fn an_oversized_body_is_refused_without_reading_the_rest() {
 
 /// Goal: a handler that panics or forgets to answer is answered for, and costs no thread.
 #[test]
-fn a_handler_that_panics_or_does_not_answer_is_a_500_and_costs_nothing() {
+fn a_handler_that_panics_is_a_500() {
     let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
     let mut client = node.connect();
     for _ in 0..200 {

@@ -21,7 +21,7 @@ fn wait_until_refused(node: &Node) {
 /// Goal: requests in progress are finished and answered; new connections are refused by the
 /// system, requests on kept ones with 503.
 #[test]
-fn a_stop_finishes_what_is_in_progress_and_refuses_the_rest() {
+fn a_stop_finishes_what_is_in_progress() {
     let node = Node::start(WIDE);
     let (mut kept, mut blocked) = (node.connect(), node.connect());
     assert_eq!(kept.get("/hello").status, 200);
@@ -44,7 +44,7 @@ fn a_stop_finishes_what_is_in_progress_and_refuses_the_rest() {
 
 /// Goal: a request whose body is still arriving is in progress, and is finished too.
 #[test]
-fn a_stop_waits_for_a_body_that_is_arriving() {
+fn a_stop_waits_for_an_arriving_body() {
     let node = Node::start(WIDE);
     let mut client = node.connect();
     client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: 4000\r\n\r\n{}", "x".repeat(2000)));
@@ -60,7 +60,7 @@ fn a_stop_waits_for_a_body_that_is_arriving() {
 
 /// Goal: a stop does not wait longer than it was told, and says what it left unfinished.
 #[test]
-fn a_stop_counts_what_is_unfinished_when_the_time_is_up() {
+fn a_stop_counts_what_is_unfinished() {
     let node = Node::start(WIDE);
     let mut blocked: Vec<Wire> = (0..2).map(|_| node.connect()).collect();
     blocked.iter_mut().for_each(|client| client.ask("/block"));

@@ -1,18 +1,30 @@
-//! A call to a secondary, from the request for it to what its answer changes; and the same for a
-//! heartbeat and for a transaction on the master's own disk.
+//! A call to a secondary, and what its answer changes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, Scope};
 use std::time::Instant;
 
-use common::entries::Batch;
 use common::random::random;
-use common::wire::{Health, Heartbeat, Position};
 use log::{debug, info, warn};
 
-use crate::lines::{Call, LineId, Lines, Verdict, When};
-use crate::state::{Errand, Replication, State, wake, wake_couriers};
+use crate::couriers::wake;
+use crate::lines::{Call, LineId, Lines, Verdict};
+use crate::state::{Replication, State};
 
 impl Replication {
+    /// Makes a call on a thread of the scope.
+    pub(crate) fn make_call_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
+        let call = Arc::new(call);
+        let theirs = Arc::clone(&call);
+        let thread = thread::Builder::new().name("replicate".into());
+        if let Err(error) = thread.spawn_scoped(scope, move || self.make_call(&theirs)) {
+            let secondary = self.clients[call.line].base();
+            warn!("failed to start a thread secondary={secondary} error={error}");
+            self.make_call(&call);
+        }
+    }
+
     /// Makes a call, settles its line, and wakes the threads that its answer concerns.
     pub(crate) fn make_call(&self, call: &Call) {
         let client = &self.clients[call.line];
@@ -45,87 +57,8 @@ impl Replication {
         wake(state, took);
     }
 
-    /// Writes a batch to the disk, with the epoch of this reign, and settles it.
-    pub(crate) fn write_batch(&self, batch: &Batch) {
-        let Some(store) = &self.store else { return };
-        let (since, epoch) = (Instant::now(), self.lock().lines.epoch());
-        let written = store.write(batch, epoch);
-        let mut state = self.lock();
-        state.lines.settle_disk(batch.last(), written.is_ok());
-        match written {
-            Ok(()) => self.bell.ring(state.lines.stored_seq()),
-            Err(error) => state.fail_disk(error),
-        }
-        wake(state, Some(since.elapsed()));
-    }
-
-    /// The next errand of the courier of this line, or until when there is none.
-    pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
-        let mut state =
-            self.let_others_append(self.lock(), |state, now| state.left_over_at(line).is_due(now));
-        let now = Instant::now();
-        let errand = state.next_errand(line, now);
-        if errand.is_ok() {
-            // The batch has left: it waits at no other node.
-            wake_couriers(state, now);
-        }
-        errand
-    }
-
-    /// A number for a heartbeat, and what it tells this secondary.
-    pub(crate) fn heartbeat(&self, line: LineId) -> (u64, Heartbeat) {
-        let mut state = self.lock();
-        let State { log, lines, .. } = &mut *state;
-        let committed_seq = lines.committed_seq();
-        let heartbeat = Heartbeat {
-            epoch: lines.epoch(),
-            last_seq: lines.last_seq(),
-            committed_seq,
-            committed_epoch: log.epoch_of(committed_seq),
-            diverged: lines.secondaries()[line].diverged(),
-        };
-        (lines.next_number(), heartbeat)
-    }
-
-    /// Takes note of the answer of a secondary to the heartbeat of this number, or of why there is
-    /// none. An original answers without a position.
-    pub(crate) fn observe(
-        &self,
-        line: LineId,
-        number: u64,
-        answer: Result<Option<Position>, String>,
-    ) {
-        let (now, secondary) = (Instant::now(), self.clients[line].base());
-        let mut state = self.lock();
-        let State { log, lines, timeline, .. } = &mut *state;
-        let was_failing = lines.secondaries()[line].last_error().is_some();
-        let changed = lines.beat(line, answer.is_ok());
-        match changed {
-            None => {}
-            Some(Health::Healthy) => info!("became healthy secondary={secondary}"),
-            Some(health) => warn!("became {health:?} secondary={secondary}"),
-        }
-        let observed = match answer {
-            Ok(Some(position)) => lines.observe(line, number, &position, log, now),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = observed {
-            lines.note_error(line, error);
-        }
-        timeline.acked(lines, now);
-        self.log_change(lines, line, was_failing);
-        let is_back =
-            changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();
-        wake(state, None);
-        if is_back {
-            // Calls from before may hang on connections that lead nowhere; they are made again.
-            self.clients[line].reconnect();
-        }
-    }
-
     /// Logs a failure when it begins and when it ends, however often it repeats.
-    fn log_change(&self, lines: &Lines, line: LineId, was_failing: bool) {
+    pub(crate) fn log_change(&self, lines: &Lines, line: LineId, was_failing: bool) {
         let secondary = self.clients[line].base();
         match (was_failing, lines.secondaries()[line].last_error()) {
             (false, Some(error)) => warn!("secondary failed secondary={secondary} error={error:?}"),

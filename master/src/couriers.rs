@@ -5,16 +5,28 @@
 //! log goes. The *courier* sends what requests have left over: retries, catch-up, entries that
 //! arrived while a call was out. One courier more writes to the master's own disk.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use common::client::Client;
-use common::wire::{Heartbeat, Position, SecondaryHealth};
+use common::entries::Batch;
+use common::store::TRANSACTION_BYTES;
+use common::wire::{Health, Heartbeat, Position, SecondaryHealth};
+use log::{info, warn};
 
-use crate::lines::LineId;
-use crate::state::{Errand, Replication};
+use crate::lines::{Call, Line, LineId, When};
+use crate::state::{Replication, State};
+
+/// The next work of a courier.
+#[derive(Debug)]
+pub enum Errand {
+    /// A call to make.
+    Call(Call),
+    /// Entries to write to the disk.
+    Write(Batch),
+}
 
 /// How long a secondary may take to say how it is.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,5 +106,255 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
                 thread::park_timeout(until.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL));
             }
         }
+    }
+}
+
+impl Replication {
+    /// The next errand of the courier of this line, or until when there is none.
+    pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
+        let mut state = self.let_others_append(self.lock(), |state, now| {
+            line != state.lines.disk_id() && state.left_over_at(line).is_due(now)
+        });
+        let now = Instant::now();
+        let errand = state.next_errand(line, now);
+        if errand.is_ok() {
+            // The batch has left: it waits at no other node.
+            wake_couriers(state, now);
+        }
+        errand
+    }
+
+    /// Writes a batch to the disk, with the epoch of this reign, and settles it.
+    pub(crate) fn write_batch(&self, batch: &Batch) {
+        let Some(store) = &self.store else { return };
+        let (since, epoch) = (Instant::now(), self.lock().lines.epoch());
+        let written = store.write(batch, epoch);
+        let mut state = self.lock();
+        state.lines.settle_disk(batch.last(), written.is_ok());
+        match written {
+            Ok(()) => self.bell.ring(state.lines.stored_seq()),
+            Err(error) => state.fail_disk(error),
+        }
+        wake(state, Some(since.elapsed()));
+    }
+
+    /// A number for a heartbeat, and what it tells this secondary.
+    pub(crate) fn heartbeat(&self, line: LineId) -> (u64, Heartbeat) {
+        let mut state = self.lock();
+        let State { log, lines, .. } = &mut *state;
+        let committed_seq = lines.committed_seq();
+        let heartbeat = Heartbeat {
+            epoch: lines.epoch(),
+            last_seq: lines.last_seq(),
+            committed_seq,
+            committed_epoch: log.epoch_of(committed_seq),
+            diverged: lines.secondaries()[line].diverged(),
+        };
+        (lines.next_number(), heartbeat)
+    }
+
+    /// Takes note of the answer of a secondary to the heartbeat of this number, or of why there is
+    /// none. An original answers without a position.
+    pub(crate) fn observe(
+        &self,
+        line: LineId,
+        number: u64,
+        answer: Result<Option<Position>, String>,
+    ) {
+        let (now, secondary) = (Instant::now(), self.clients[line].base());
+        let mut state = self.lock();
+        let State { log, lines, timeline, .. } = &mut *state;
+        let was_failing = lines.secondaries()[line].last_error().is_some();
+        let changed = lines.beat(line, answer.is_ok());
+        match changed {
+            None => {}
+            Some(Health::Healthy) => info!("became healthy secondary={secondary}"),
+            Some(health) => warn!("became {health:?} secondary={secondary}"),
+        }
+        let observed = match answer {
+            Ok(Some(position)) => lines.observe(line, number, &position, log, now),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = observed {
+            lines.note_error(line, error);
+        }
+        timeline.acked(lines, now);
+        self.log_change(lines, line, was_failing);
+        let is_back =
+            changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();
+        wake(state, None);
+        if is_back {
+            // Calls from before may hang on connections that lead nowhere; they are made again.
+            self.clients[line].reconnect();
+        }
+    }
+}
+
+impl State {
+    /// The next errand of the courier of this line, or until when there is none.
+    pub(crate) fn next_errand(&mut self, line: LineId, now: Instant) -> Result<Errand, When> {
+        let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
+        let State { log, lines, couriers, .. } = self;
+        let errand = if line == lines.disk_id() {
+            lines.claim_disk(log, TRANSACTION_BYTES, now).map(Errand::Write)
+        } else {
+            lines.claim(line, log.last_seq(), urgent, log, now).map(Errand::Call)
+        };
+        let sleeps_until = if errand.is_some() { When::Now } else { due };
+        couriers.iter_mut().skip(line).take(1).for_each(|own| own.1 = sleeps_until);
+        errand.ok_or(due)
+    }
+
+    /// When the courier of this line has something to send.
+    pub(crate) fn left_over_at(&self, line: LineId) -> When {
+        self.lines.due(line, self.is_urgent(line))
+    }
+
+    fn is_urgent(&self, line: LineId) -> bool {
+        let is_paused = self.lines.secondaries().get(line).is_some_and(Line::is_paused);
+        is_paused && self.waiters.is_urgent(line, &self.lines)
+    }
+
+    /// Wakes the courier of the disk, if it has something to write.
+    pub(crate) fn wake_disk(&mut self, now: Instant) {
+        let disk = self.lines.disk_id();
+        self.due_couriers(disk, now).iter().for_each(Thread::unpark);
+    }
+
+    /// The couriers to wake, from that of the line `first` on, after something has changed. They count as awake from now on.
+    fn due_couriers(&mut self, first: LineId, now: Instant) -> Vec<Thread> {
+        let mut threads = Vec::new();
+        for line in first..self.couriers.len() {
+            let due = self.left_over_at(line);
+            // While a call is out, its end wakes the courier.
+            let waits =
+                due.is_due(now) || self.lines.secondaries().get(line).is_none_or(Line::is_idle);
+            let (thread, sleeps_until) = &mut self.couriers[line];
+            if waits && due < *sleeps_until {
+                *sleeps_until = When::Now;
+                threads.push(thread.clone());
+            }
+        }
+        threads
+    }
+}
+
+/// Lets go of the state and wakes the threads that a change concerns. `took` is the time that a
+/// whole batch took which is acknowledged now.
+pub(crate) fn wake(mut state: MutexGuard<'_, State>, took: Option<Duration>) {
+    let now = Instant::now();
+    let State { lines, waiters, .. } = &mut *state;
+    let decided = waiters.decided(lines);
+    if let Some(took) = took {
+        lines.batch_answered(decided.len(), took, now);
+    }
+    let couriers = state.due_couriers(0, now);
+    drop(state);
+    couriers.iter().chain(&decided).for_each(Thread::unpark);
+}
+
+/// Lets go of the state and wakes the couriers that have something to send.
+pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
+    let couriers = state.due_couriers(0, now);
+    drop(state);
+    couriers.iter().for_each(Thread::unpark);
+}
+
+#[cfg(test)]
+mod tests {
+    use common::entries::{Epoch, Message, Seq};
+
+    use super::*;
+    use crate::concern::Concern;
+    use crate::health::Thresholds;
+    use crate::lines::{Found, SPACING, Verdict};
+    use crate::state::Options;
+    use crate::waiters::Ticket;
+
+    fn replication() -> Replication {
+        let options = Options {
+            secondaries: vec!["http://a".into()],
+            ack_timeout: Duration::from_secs(1),
+            quorum: None,
+            idempotency_keys: 9,
+            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
+            max_log_bytes: u64::MAX,
+        };
+        let replication = Replication::new(options, None);
+        let found = Found::Ours(position(0));
+        replication.begin_reign(Epoch(1), &[], vec![thread::current()], &[found]);
+        replication
+    }
+
+    fn position(last: u64) -> Position {
+        let last_epoch = if last == 0 { Epoch(0) } else { Epoch(1) };
+        Position { last_seq: Seq(last), last_epoch, epoch: Epoch(1), instance: "1".into() }
+    }
+
+    impl State {
+        fn post(&mut self, concern: Concern, now: Instant) -> Ticket {
+            let (seq, _) = self.append(&Message::new("m").into(), now).unwrap();
+            self.waiters.add(seq, concern, thread::current(), &self.lines)
+        }
+
+        fn end(&mut self, call: &Call, verdict: Verdict, now: Instant) {
+            if let Some(failure) = self.lines.settle(call, verdict, &self.log, now, 0) {
+                self.waiters.note_failure(&failure, now);
+            }
+        }
+    }
+
+    const ANY: Concern = Concern::Nodes { w: 2, timeout: None };
+
+    #[test]
+    fn a_courier_sends_what_requests_left_over() {
+        let (replication, now) = (replication(), Instant::now());
+        let mut state = replication.lock();
+        let first = state.post(ANY, now);
+        let calls = state.claim_free(first, ANY, now);
+        assert_eq!(calls.len(), 1);
+        let second = state.post(ANY, now);
+        assert!(state.claim_free(second, ANY, now).is_empty(), "the line is busy");
+        assert!(state.due_couriers(0, now).is_empty(), "the end of the call will wake it");
+        state.end(&calls[0], Verdict::Acked(position(1)), now);
+        assert_eq!(state.due_couriers(0, now).len(), 1);
+        assert_eq!(state.due_couriers(0, now).len(), 0, "it is awake");
+        let Ok(Errand::Call(call)) = state.next_errand(0, now) else { panic!("nothing to send") };
+        assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
+        state.end(&call, Verdict::Acked(position(2)), now);
+        assert_eq!(state.next_errand(0, now).unwrap_err(), When::Blocked);
+    }
+
+    #[test]
+    fn a_request_looks_again_when_a_busy_line_has_room() {
+        let (replication, now) = (replication(), Instant::now());
+        let mut state = replication.lock();
+        let number = state.lines.next_number();
+        let State { lines, log, .. } = &mut *state;
+        lines.observe(0, number, &position(0), log, now).unwrap();
+        let first = state.post(ANY, now);
+        assert_eq!(state.claim_free(first, ANY, now).len(), 1);
+        assert_eq!(state.room_at(first), None, "its entry is on its way");
+        let second = state.post(ANY, now);
+        assert_eq!(state.room_at(second), Some(now + SPACING));
+        assert_eq!(state.claim_free(second, ANY, now + SPACING).len(), 1);
+    }
+
+    #[test]
+    fn a_courier_waits_out_the_pause_unless_someone_is_urgent() {
+        let (replication, now) = (replication(), Instant::now());
+        let mut state = replication.lock();
+        let patient = state.post(ANY, now);
+        let call = state.claim_free(patient, ANY, now).remove(0);
+        let fast = state.post(Concern::AllOrFail, now);
+        state.end(&call, Verdict::Failed("no answer".into()), now);
+        assert_eq!(state.left_over_at(0), When::Now, "the second request fails fast");
+        state.waiters.remove(fast);
+        let due = state.left_over_at(0);
+        assert!(due > When::At(now), "{due:?}");
+        assert_eq!(state.due_couriers(0, now).len(), 1, "to wait until the pause is over");
+        assert_eq!(state.next_errand(0, now).unwrap_err(), due);
+        assert_eq!(state.due_couriers(0, now).len(), 0, "it will look by itself");
     }
 }

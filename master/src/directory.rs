@@ -4,14 +4,15 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use common::entries::Seq;
+use common::entries::{Log, Seq};
 use common::settings::NodeSettings;
-use common::store::{Inspected, Store, StoreError};
+use common::store::{Store, StoreError};
+use serde_json::Value;
 
 /// Checks the log and says what it holds.
 pub fn verify(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
-        let Inspected { role, log, epoch } = Store::inspect(directory)?;
+        let (role, log, epoch) = Store::inspect(directory)?;
         let (entries, last_epoch, bytes) = (log.last_seq(), log.last_epoch(), log.bytes());
         println!(
             "ok role={role} entries={entries} last_epoch={last_epoch} epoch={epoch} bytes={bytes}"
@@ -23,26 +24,23 @@ pub fn verify(settings: &NodeSettings) -> ExitCode {
 /// Prints every entry as a JSON object on a line of its own.
 pub fn dump(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
-        let Inspected { log, .. } = Store::inspect(directory)?;
-        let mut out = BufWriter::new(io::stdout().lock());
-        let mut print = || -> io::Result<()> {
-            for (seq, epoch, key, json) in log.batch(Seq::NONE.next(), usize::MAX).iter() {
-                write!(out, "{{\"seq\":{seq},\"epoch\":{epoch},")?;
-                if let Some(key) = key {
-                    write!(out, "\"key\":{},", serde_json::Value::from(key))?;
-                }
-                out.write_all(b"\"msg\":")?;
-                out.write_all(json)?;
-                out.write_all(b"}\n")?;
-            }
-            out.flush()
-        };
-        match print() {
-            // Whoever reads has seen enough.
+        let (_, log, _) = Store::inspect(directory)?;
+        match print(&log) {
+            // The reader may have seen enough.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(()),
         }
     })
+}
+
+fn print(log: &Log) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (seq, epoch, key, json) in log.batch(Seq::NONE.next(), usize::MAX).iter() {
+        let key = key.map_or(String::new(), |key| format!("\"key\":{},", Value::from(key)));
+        let json = String::from_utf8_lossy(json);
+        writeln!(out, "{{\"seq\":{seq},\"epoch\":{epoch},{key}\"msg\":{json}}}")?;
+    }
+    out.flush()
 }
 
 /// Makes the log a master's.
@@ -62,11 +60,9 @@ fn with_directory(
         eprintln!("master: --data-dir must say where the log is");
         return ExitCode::from(2);
     };
-    match run(directory) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("master: {error}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = run(directory) {
+        eprintln!("master: {error}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }

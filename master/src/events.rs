@@ -77,7 +77,7 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
         "committed_seq": state.lines.committed_seq(),
         // Entries that can be read.
         "count": state.lines.stored_seq(),
-        "recovering": state.recovering(),
+        "recovering": state.recovering,
         "read_only": reason.is_some(),
         "reason": reason,
         "nodes": replication.urls().len() + 1,

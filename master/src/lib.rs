@@ -2,22 +2,21 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`concern`] | how many nodes must hold an entry, and how far a quorum has got |
-//! | [`health`] | what missed heartbeats mean, and how long to leave a failing secondary alone |
-//! | [`lines`] | per secondary: what it has acknowledged, what is on its way, what may be sent now |
-//! | [`waiters`] | which requests wait for which entry, and whom a settled call wakes |
-//! | [`replication`] | the life of one write: append, claim, call, settle, answer |
-//! | [`heartbeat`] | the same without a client: noticing and levelling a secondary that was away |
-//! | [`recovery`] | how a reign begins: with what the secondaries hold |
-//! | [`metrics`], [`timeline`] | what is counted and measured |
-//! | [`scrape`] | the text of `GET /metrics` |
-//! | [`events`] | the state of the cluster for the live page, as it changes |
-//! | [`disk`] | writing the log to the disk, while the calls are out |
-//! | [`directory`] | what an operator can do with the directory of a stopped node |
-//! | [`routes`] | what is answered to which request |
+//! | [`routes`] | which request gets which answer |
+//! | [`write`](mod@write) | the life of one POST: append, call, wait, answer |
+//! | [`state`] | what the one lock protects, and whether an entry may be appended |
+//! | [`lines`] | per node: the entries it holds, the entries on their way, when more may be sent |
+//! | [`waiters`] | which requests wait for which entry, and which of them an answer decides |
+//! | [`calls`] | a call, and what its answer changes |
+//! | [`couriers`] | the same without a client: retries, catch-up, heartbeats, the master's own disk |
+//! | [`recovery`] | how a reign begins: with the log of the secondaries |
+//! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
+//! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
+//! | [`directory`] | the commands for the directory of a stopped node |
 //! | [`settings`] | how the master was started |
 //!
-//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread.
+//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread. The way of a
+//! message is told on the front page of the crate `common`.
 
 pub mod calls;
 pub mod concern;

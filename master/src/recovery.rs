@@ -23,8 +23,8 @@ use common::random::random;
 use common::wire::{Heartbeat, Position, Replicate};
 use log::{debug, error, info, warn};
 
-use crate::couriers::{HEARTBEAT_TIMEOUT, ask};
-use crate::lines::Found;
+use crate::couriers::{HEARTBEAT_TIMEOUT, ask, wake};
+use crate::lines::{Found, When};
 use crate::state::Replication;
 
 /// Between two questions to a secondary that did not answer.
@@ -245,7 +245,8 @@ fn fetch(from: &Copy<'_>, (own_epoch, own_last): (Epoch, Seq)) -> Result<Recover
 
 /// Some entries from this one on, in the form of a call.
 fn batch(client: &Client, first: Seq) -> Result<Replicate, String> {
-    let answer = client.get(&format!("/entries?from={first}"))?;
+    let answer = client.get(&format!("/entries?from={first}"));
+    let answer = answer.map_err(|error| error.to_string())?;
     let batch: Replicate = serde_json::from_slice(&answer.body)
         .map_err(|_| format!("answered {} to GET /entries", answer.status))?;
     if batch.seq != Some(first) {
@@ -263,6 +264,51 @@ fn new_epoch(highest: Epoch) -> Epoch {
     let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
     let least = now.max(highest.0.saturating_add(1));
     Epoch(least.saturating_add(random() % DRAWN_FROM))
+}
+
+impl Replication {
+    /// Begins a reign over the log and the entries that were recovered beyond it. `couriers` are the
+    /// threads of the lines, and `found` holds the answer of each secondary to the recovery.
+    pub fn begin_reign(
+        &self,
+        epoch: Epoch,
+        recovered: &[(Epoch, Vec<Draft>)],
+        couriers: Vec<Thread>,
+        found: &[Found],
+    ) {
+        self.persist_epoch(epoch);
+        let mut state = self.lock();
+        for (epoch, drafts) in recovered {
+            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
+        }
+        let last = state.log.last_seq();
+        state.lines.begin_reign(epoch, last, found);
+        state.couriers = couriers.into_iter().map(|thread| (thread, When::Blocked)).collect();
+        state.recovering = false;
+        self.bell.ring(state.lines.stored_seq());
+        wake(state, None);
+        self.begun.notify_all();
+    }
+
+    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it again.
+    fn persist_epoch(&self, epoch: Epoch) {
+        let Some(store) = &self.store else { return };
+        let none = {
+            let state = self.lock();
+            state.log.batch(state.log.last_seq().next(), 0)
+        };
+        if let Err(error) = store.write(&none, epoch) {
+            self.lock().fail_disk(error);
+        }
+    }
+
+    /// Keeps this master from reigning: it serves what it has, and says why.
+    pub fn bar(&self, why: String) {
+        let mut state = self.lock();
+        (state.barred, state.recovering) = (Some(why), false);
+        drop(state);
+        self.begun.notify_all();
+    }
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Routes {
 
     fn ready(&self) -> Response {
         let state = self.replication.lock();
-        if state.recovering() {
+        if state.recovering {
             return Response::not_ready("recovering");
         }
         match state.read_only() {

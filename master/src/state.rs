@@ -10,16 +10,16 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::entries::{Batch, Draft, Epoch, Log, Seq};
+use common::entries::{Draft, Epoch, Log, Seq};
 use common::follow::{Bell, Source};
 use common::locked::locked;
-use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
+use common::store::{Opened, Store, StoreError};
 use common::wire::SecondaryStatus;
 use log::error;
 
 use crate::concern::Concern;
 use crate::health::Thresholds;
-use crate::lines::{Call, Found, Line, LineId, Lines, When};
+use crate::lines::{Call, Line, Lines, When};
 use crate::metrics::Metrics;
 use crate::timeline::Timeline;
 use crate::waiters::{Ticket, Waiters};
@@ -65,29 +65,14 @@ pub struct State {
     /// What happened to the last appends.
     pub timeline: Timeline,
     pub(crate) waiters: Waiters<Thread>,
-    /// The thread of each line that sends what is left over; the last one is the disk's.
-    couriers: Vec<Courier>,
-    recovering: bool,
+    /// The courier of each line, the disk's last, and until when it sleeps: `Now` if it is awake.
+    pub(crate) couriers: Vec<(Thread, When)>,
+    /// The log is still being read back from the secondaries.
+    pub recovering: bool,
     /// Why this master must not reign.
-    barred: Option<String>,
+    pub(crate) barred: Option<String>,
     disk_failure: Option<StoreError>,
     options: Arc<Options>,
-}
-
-#[derive(Debug)]
-struct Courier {
-    thread: Thread,
-    /// `Now` while it is awake.
-    sleeps_until: When,
-}
-
-/// The next work of a courier.
-#[derive(Debug)]
-pub enum Errand {
-    /// A call to make.
-    Call(Call),
-    /// Entries to write to the disk.
-    Write(Batch),
 }
 
 /// Why nothing can be appended now.
@@ -180,50 +165,6 @@ impl Replication {
     pub fn max_log_bytes(&self) -> u64 {
         self.options.max_log_bytes
     }
-
-    /// Begins a reign over the log and the entries that were recovered beyond it. `couriers` are the
-    /// threads of the lines, and `found` holds the answer of each secondary to the recovery.
-    pub fn begin_reign(
-        &self,
-        epoch: Epoch,
-        recovered: &[(Epoch, Vec<Draft>)],
-        couriers: Vec<Thread>,
-        found: &[Found],
-    ) {
-        self.persist_epoch(epoch);
-        let mut state = self.lock();
-        for (epoch, drafts) in recovered {
-            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
-        }
-        let last = state.log.last_seq();
-        state.lines.begin_reign(epoch, last, found);
-        let asleep = |thread| Courier { thread, sleeps_until: When::Blocked };
-        state.couriers = couriers.into_iter().map(asleep).collect();
-        state.recovering = false;
-        self.bell.ring(state.lines.stored_seq());
-        wake(state, None);
-        self.begun.notify_all();
-    }
-
-    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it again.
-    fn persist_epoch(&self, epoch: Epoch) {
-        let Some(store) = &self.store else { return };
-        let none = {
-            let state = self.lock();
-            state.log.batch(state.log.last_seq().next(), 0)
-        };
-        if let Err(error) = store.write(&none, epoch) {
-            self.lock().fail_disk(error);
-        }
-    }
-
-    /// Keeps this master from reigning: it serves what it has, and says why.
-    pub fn bar(&self, why: String) {
-        let mut state = self.lock();
-        (state.barred, state.recovering) = (Some(why), false);
-        drop(state);
-        self.begun.notify_all();
-    }
 }
 
 impl Source for Replication {
@@ -238,11 +179,6 @@ impl Source for Replication {
 }
 
 impl State {
-    /// Whether the log is still being read back from the secondaries.
-    pub fn recovering(&self) -> bool {
-        self.recovering
-    }
-
     /// How each secondary stands, by base URL.
     pub fn statuses(&self, now: Instant) -> Vec<(Arc<str>, SecondaryStatus)> {
         let last = self.lines.last_seq();
@@ -333,168 +269,10 @@ impl State {
 
     /// When a busy line that lacks the entry has room for a further call.
     pub fn room_at(&self, ticket: Ticket) -> Option<Instant> {
-        let lacking = (0..self.lines.secondaries().len())
-            .filter(|line| !self.waiters.has_failed(ticket, *line))
-            .filter_map(|line| self.lines.room_for(line, ticket.seq).instant());
-        lacking.min()
-    }
-
-    /// The next errand of the courier of this line, or until when there is none.
-    pub(crate) fn next_errand(&mut self, line: LineId, now: Instant) -> Result<Errand, When> {
-        let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
-        let State { log, lines, couriers, .. } = self;
-        let errand = if line == lines.disk_id() {
-            lines.claim_disk(log, TRANSACTION_BYTES, now).map(Errand::Write)
-        } else {
-            lines.claim(line, log.last_seq(), urgent, log, now).map(Errand::Call)
-        };
-        let sleeps_until = if errand.is_some() { When::Now } else { due };
-        couriers.iter_mut().skip(line).take(1).for_each(|own| own.sleeps_until = sleeps_until);
-        errand.ok_or(due)
-    }
-
-    /// When the courier of this line has something to send.
-    pub(crate) fn left_over_at(&self, line: LineId) -> When {
-        self.lines.due(line, self.is_urgent(line))
-    }
-
-    fn is_urgent(&self, line: LineId) -> bool {
-        let is_paused = self.lines.secondaries().get(line).is_some_and(Line::is_paused);
-        is_paused && self.waiters.is_urgent(line, &self.lines)
-    }
-
-    /// The couriers to wake after something has changed. They count as awake from now on.
-    fn due_couriers(&mut self, now: Instant) -> Vec<Thread> {
-        let mut threads = Vec::new();
-        for line in 0..self.couriers.len() {
-            let due = self.left_over_at(line);
-            // While a call is out, its end wakes the courier.
-            let waits =
-                due.is_due(now) || self.lines.secondaries().get(line).is_none_or(Line::is_idle);
-            let courier = &mut self.couriers[line];
-            if waits && due < courier.sleeps_until {
-                courier.sleeps_until = When::Now;
-                threads.push(courier.thread.clone());
-            }
-        }
-        threads
-    }
-}
-
-/// Lets go of the state and wakes the threads that a change concerns. `took` is the time that a
-/// whole batch took which is acknowledged now.
-pub(crate) fn wake(mut state: MutexGuard<'_, State>, took: Option<Duration>) {
-    let now = Instant::now();
-    let State { lines, waiters, .. } = &mut *state;
-    let decided = waiters.decided(lines);
-    if let Some(took) = took {
-        lines.batch_answered(decided.len(), took, now);
-    }
-    let couriers = state.due_couriers(now);
-    drop(state);
-    couriers.iter().chain(&decided).for_each(Thread::unpark);
-}
-
-/// Lets go of the state and wakes the couriers that have something to send.
-pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
-    let couriers = state.due_couriers(now);
-    drop(state);
-    couriers.iter().for_each(Thread::unpark);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use common::entries::Message;
-    use common::wire::Position;
-
-    use super::*;
-    use crate::lines::{SPACING, Verdict};
-
-    fn replication() -> Replication {
-        let options = Options {
-            secondaries: vec!["http://a".into()],
-            ack_timeout: Duration::from_secs(1),
-            quorum: None,
-            idempotency_keys: 9,
-            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
-            max_log_bytes: u64::MAX,
-        };
-        let replication = Replication::new(options, None);
-        let found = Found::Ours(position(0));
-        replication.begin_reign(Epoch(1), &[], vec![thread::current()], &[found]);
-        replication
-    }
-
-    fn position(last: u64) -> Position {
-        let last_epoch = if last == 0 { Epoch(0) } else { Epoch(1) };
-        Position { last_seq: Seq(last), last_epoch, epoch: Epoch(1), instance: "1".into() }
-    }
-
-    impl State {
-        fn post(&mut self, concern: Concern, now: Instant) -> Ticket {
-            let (seq, _) = self.append(&Message::new("m").into(), now).unwrap();
-            self.waiters.add(seq, concern, thread::current(), &self.lines)
-        }
-
-        fn end(&mut self, call: &Call, verdict: Verdict, now: Instant) {
-            if let Some(failure) = self.lines.settle(call, verdict, &self.log, now, 0) {
-                self.waiters.note_failure(&failure, now);
-            }
-        }
-    }
-
-    const ANY: Concern = Concern::Nodes { w: 2, timeout: None };
-
-    #[test]
-    fn a_courier_sends_what_requests_left_over() {
-        let (replication, now) = (replication(), Instant::now());
-        let mut state = replication.lock();
-        let first = state.post(ANY, now);
-        let calls = state.claim_free(first, ANY, now);
-        assert_eq!(calls.len(), 1);
-        let second = state.post(ANY, now);
-        assert!(state.claim_free(second, ANY, now).is_empty(), "the line is busy");
-        assert!(state.due_couriers(now).is_empty(), "the end of the call will wake it");
-        state.end(&calls[0], Verdict::Acked(position(1)), now);
-        assert_eq!(state.due_couriers(now).len(), 1);
-        assert_eq!(state.due_couriers(now).len(), 0, "it is awake");
-        let Ok(Errand::Call(call)) = state.next_errand(0, now) else { panic!("nothing to send") };
-        assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
-        state.end(&call, Verdict::Acked(position(2)), now);
-        assert_eq!(state.next_errand(0, now).unwrap_err(), When::Blocked);
-    }
-
-    #[test]
-    fn a_request_looks_again_when_a_busy_line_has_room() {
-        let (replication, now) = (replication(), Instant::now());
-        let mut state = replication.lock();
-        let number = state.lines.next_number();
-        let State { lines, log, .. } = &mut *state;
-        lines.observe(0, number, &position(0), log, now).unwrap();
-        let first = state.post(ANY, now);
-        assert_eq!(state.claim_free(first, ANY, now).len(), 1);
-        assert_eq!(state.room_at(first), None, "its entry is on its way");
-        let second = state.post(ANY, now);
-        assert_eq!(state.room_at(second), Some(now + SPACING));
-        assert_eq!(state.claim_free(second, ANY, now + SPACING).len(), 1);
-    }
-
-    #[test]
-    fn a_courier_waits_out_the_pause_unless_someone_is_urgent() {
-        let (replication, now) = (replication(), Instant::now());
-        let mut state = replication.lock();
-        let patient = state.post(ANY, now);
-        let call = state.claim_free(patient, ANY, now).remove(0);
-        let fast = state.post(Concern::AllOrFail, now);
-        state.end(&call, Verdict::Failed("no answer".into()), now);
-        assert_eq!(state.left_over_at(0), When::Now, "the second request fails fast");
-        state.waiters.remove(fast);
-        let due = state.left_over_at(0);
-        assert!(due > When::At(now), "{due:?}");
-        assert_eq!(state.due_couriers(now).len(), 1, "to wait until the pause is over");
-        assert_eq!(state.next_errand(0, now).unwrap_err(), due);
-        assert_eq!(state.due_couriers(now).len(), 0, "it will look by itself");
+        let lines = self.lines.secondaries().iter().enumerate();
+        let lacking = lines.filter(|(id, line)| {
+            line.next_seq() <= ticket.seq && !self.waiters.has_failed(ticket, *id)
+        });
+        lacking.filter_map(|(_, line)| line.room_at().instant()).min()
     }
 }

@@ -21,8 +21,9 @@ use common::store::StoreError;
 use common::wire::{AckState, AckStatus};
 
 use crate::concern::Concern;
-use crate::lines::{Call, Line, LineId};
-use crate::state::{NotAppended, Replication, State, wake_couriers};
+use crate::couriers::wake_couriers;
+use crate::lines::{Line, LineId};
+use crate::state::{NotAppended, Replication, State};
 use crate::waiters::{Standing, Ticket};
 
 /// How long the other secondaries may take to report after the first failure of a write, so that
@@ -107,7 +108,7 @@ impl Replication {
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
     /// with the outcome; the calls that are still out then are waited for after it.
     pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Outcome)) {
-        let recovered = self.begun.wait_while(self.lock(), |state| state.recovering());
+        let recovered = self.begun.wait_while(self.lock(), |state| state.recovering);
         let mut state = recovered.unwrap_or_else(PoisonError::into_inner);
         let since = Instant::now();
         let (seq, duplicate) = match state.append(draft, since) {
@@ -124,6 +125,7 @@ impl Replication {
             let w = concern.acks_needed(lines.secondaries().len()) + 1;
             timeline.appended(seq, w, lines.secondaries().len(), since);
             self.bell.ring(lines.stored_seq());
+            state.wake_disk(since);
         }
         let deadline = match concern {
             // A call that is made at once ends before this, with a reason of its own.
@@ -202,17 +204,6 @@ impl Replication {
             state = self.lock();
         }
         state
-    }
-
-    fn make_call_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, call: Call) {
-        let call = Arc::new(call);
-        let theirs = Arc::clone(&call);
-        let thread = thread::Builder::new().name("replicate".into());
-        if let Err(error) = thread.spawn_scoped(scope, move || self.make_call(&theirs)) {
-            let secondary = self.clients[call.line].base();
-            log::warn!("failed to start a thread secondary={secondary} error={error}");
-            self.make_call(&call);
-        }
     }
 
     fn outcome(

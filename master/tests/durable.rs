@@ -292,33 +292,70 @@ fn refusal(role: Role, path: &str) -> String {
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_ends_the_start_with_one_line() {
-    // Goal: in use, another role's, damaged, not a directory; nothing is changed by that, not even
-    // where a crash has left something to repair.
+fn a_directory_that_cannot_be_used_ends_the_start() {
+    // Goal: in use, another role's, a newer format's, damaged, not a directory: one line says so.
+    // What is sound is not changed by that, not even where a crash has left something to repair.
     let directory = Directory::new();
     let own = directory.of("own");
-    let file = Path::new(&own).join("log.redb");
-    let refused = |role, why: &str| {
-        let before = fs::read(&file).unwrap();
+    let [file, newer] = ["secondary-1.redb", "secondary-2.redb"].map(|n| Path::new(&own).join(n));
+    let refused = |role, file: &Path, why: &str| {
+        let before = fs::read(file).unwrap();
         let said = refusal(role, &own);
-        assert!(said.contains("log.redb") && said.contains(why), "{said}");
-        assert!(fs::read(&file).unwrap() == before, "it was changed: {said}");
+        assert!(said.contains(&format!("{own}: {why}")), "{said}");
+        assert!(fs::read(file).unwrap() == before, "it was changed: {said}");
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "a file was made: {said}");
     };
     let mut node = Node::secondary(&[("DATA_DIR", &own)]);
     let call = node.send("POST", "/replicate", r#"{"epoch":1,"seq":1,"msg":"m"}"#);
     assert_eq!(call.status, 200);
-    refused(Role::Secondary, "in use by another process");
+    refused(Role::Secondary, &file, "it is in use by another process");
     node.kill();
-    refused(Role::Master, "it belongs to a secondary");
+    refused(Role::Master, &file, "it belongs to a secondary");
+    fs::rename(&file, &newer).unwrap();
+    refused(Role::Secondary, &newer, "its format is 2, this program knows 1");
+    fs::rename(&newer, &file).unwrap();
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    refused(Role::Secondary, "it is damaged");
-    assert!(refusal(Role::Secondary, file.to_str().unwrap()).contains("log.redb"));
+    assert!(refusal(Role::Secondary, &own).contains("it is damaged"));
+    assert!(refusal(Role::Secondary, file.to_str().unwrap()).contains("secondary-1.redb: "));
 }
 
 #[test]
-fn a_directory_that_is_not_writable_ends_the_start_and_can_be_looked_at() {
-    // Goal: with a log in it, that a crash has left, and without one.
+fn a_directory_of_an_earlier_release_is_taken_over() {
+    // Goal: such a release called the file `log.redb` and noted role and format inside. The first
+    // start renames it; a refused one does not; `promote` does too.
+    let directory = Directory::new();
+    let [own, copy] = ["own", "copy"].map(|name| directory.of(name));
+    let mut node = Node::secondary(&[("DATA_DIR", &own)]);
+    let call = node.send("POST", "/replicate", r#"{"epoch":1,"seq":1,"msg":"m"}"#);
+    assert_eq!(call.status, 200);
+    node.kill();
+    let [new, old] = ["secondary-1.redb", "log.redb"].map(|name| Path::new(&own).join(name));
+    fs::rename(&new, &old).unwrap();
+    let database = redb::Database::open(&old).unwrap();
+    let write = database.begin_write().unwrap();
+    let facts = redb::TableDefinition::<&str, u64>::new("facts");
+    write.open_table(facts).unwrap().insert("format", 1).unwrap();
+    write.open_table(facts).unwrap().insert("role", 1).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    copy_directory(&own, &copy);
+    assert!(refusal(Role::Master, &own).contains("it belongs to a secondary"));
+    assert!(old.exists() && !new.exists(), "a refused start has renamed it");
+    node.restart();
+    assert_eq!(node.log(), ["m"]);
+    assert!(new.exists() && !old.exists(), "it was not renamed");
+    let verified = Role::Master.run(&[], &["--data-dir", &copy, "verify"]);
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.starts_with("ok role=secondary entries=1 "), "{verified}");
+    let promoted = Role::Master.run(&[], &["--data-dir", &copy, "promote"]);
+    assert_eq!(String::from_utf8_lossy(&promoted.stdout), "ok role=master entries=1\n");
+    assert_eq!(Node::master(&[], &[("DATA_DIR", &copy)]).log(), ["m"]);
+}
+
+#[test]
+fn a_directory_that_is_not_writable_can_be_looked_at() {
+    // Goal: it ends the start, with a log in it, that a crash has left, and without one.
     let Some(disk) = SmallDisk::mount() else { return };
     let (own, empty) = (format!("{}/own", disk.path()), format!("{}/empty", disk.path()));
     fs::create_dir(&empty).unwrap();
@@ -329,7 +366,7 @@ fn a_directory_that_is_not_writable_ends_the_start_and_can_be_looked_at() {
     disk.forbid_writes();
     for path in [&own, &empty] {
         let said = refusal(Role::Secondary, path);
-        assert!(said.contains("log.redb: ") && said.contains("Read-only"), "{said}");
+        assert!(said.contains(&format!("{path}: ")) && said.contains("Read-only"), "{said}");
     }
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
     let verified = Role::Master.run(&[], &["--data-dir", &own, "verify"]);
@@ -359,8 +396,15 @@ fn a_log_has_room_for_so_much_and_no_more() {
     assert_eq!(full.status, 507);
 }
 
-/// One node, or all of them, are killed at a random moment and started again.
+/// One node, or all of them, are killed at a random moment and started again. Before that, some
+/// entries are acknowledged, however slow the machine is.
 fn one_kill(cluster: &mut Cluster, dice: &mut Dice) {
+    let committed = |cluster: &Cluster| cluster.master.health()["committed_seq"].as_u64();
+    let before = committed(cluster);
+    wait_until("written to", SOON, || match committed(cluster) {
+        now if now > before.map(|seq| seq + 10) => Ok(()),
+        now => Err(format!("committed {now:?} after {before:?}")),
+    });
     thread::sleep(Duration::from_millis(20 + dice.below(150)));
     match dice.below(4) {
         0 => {
@@ -400,7 +444,7 @@ fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
     });
     cluster.wait_until_equal(SOON);
     let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-    assert!(acknowledged.count() as u64 > 10 * rounds, "too little was written");
+    assert!(acknowledged.count() as u64 > rounds, "too little was written");
     check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
 }
 

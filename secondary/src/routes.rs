@@ -108,11 +108,12 @@ impl Routes {
     }
 
     fn heartbeat(&self, body: &[u8]) -> Response {
-        let heartbeat = wire::read_object::<Heartbeat>(body).ok();
-        match heartbeat.filter(Heartbeat::is_possible).map(|it| self.replica.hear(it)) {
-            Some(Ok(position)) => Response::json(200, &position),
-            Some(Err(error)) => disk_failed(&error),
-            None => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        match wire::read_object::<Heartbeat>(body) {
+            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.hear(heartbeat) {
+                Ok(position) => Response::json(200, &position),
+                Err(error) => disk_failed(&error),
+            },
+            _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
         }
     }
 

@@ -1,231 +1,163 @@
-//! The threads of one server.
+//! The threads of one server: loops that each take a request and handle it.
 //!
 //! A few fixed loops would block everybody as soon as each waits for a slow acknowledgement; a
-//! thread per request costs more than the request. So threads are kept and reused, the one that
-//! became idle last first, for its stack is still in the processor's cache; one is hired when none
-//! is idle, up to a limit; idle ones leave after a while.
+//! thread per request costs more than the request. So a loop that takes a request when no other
+//! one is waiting hires a further thread first, up to a limit. Threads that are not needed leave.
 
-use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use log::{error, warn};
 
+use crate::locked::locked;
+
 /// How long a thread waits for a job before it asks whether it is still needed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a thread that has become idle lets others run before it sleeps: under load it has its
-/// next job by then, and need not be woken.
-const YIELDS: usize = 2;
+/// How long a thread waits for a job while more than [`KEPT`] wait, before it leaves.
+const SURPLUS_PATIENCE: Duration = Duration::from_millis(50);
 
-/// Idle threads that stay, however quiet it is.
+/// Waiting threads that stay, however quiet it is.
 const KEPT: usize = 4;
 
 /// What a crew does.
-pub(super) trait Work: Send + Sync + Sized + 'static {
-    type Job: Send + 'static;
-    fn crew(&self) -> &Crew<Self::Job>;
-    fn run(self: &Arc<Self>, job: Self::Job);
-    /// Whether no more jobs will be done.
+pub(super) trait Work: Send + Sync + 'static {
+    type Job;
+    fn crew(&self) -> &Crew;
+    /// Waits for the next job, at most so long. One thread at a time calls it.
+    fn next(&self, patience: Duration) -> Option<Self::Job>;
+    fn run(&self, job: Self::Job);
+    /// Whether no more jobs will come.
     fn is_over(&self) -> bool;
 }
 
-/// At most so many threads, and what waits for one of them.
+/// The threads that share one source of jobs.
 #[derive(Debug)]
-pub(super) struct Crew<J> {
+pub(super) struct Crew {
     most: usize,
-    state: Mutex<State<J>>,
+    threads: AtomicUsize,
+    /// Threads without a job.
+    waiting: AtomicUsize,
+    /// Held by the thread that waits for the next job; the others wait for the lock.
+    lead: Mutex<()>,
 }
 
-#[derive(Debug)]
-struct State<J> {
-    threads: usize,
-    /// The one that became idle last comes last.
-    idle: Vec<Arc<Member<J>>>,
-    /// Jobs that came when nobody was idle and nobody could be hired.
-    waiting: VecDeque<J>,
-}
-
-#[derive(Debug)]
-struct Member<J> {
-    thread: Thread,
-    /// What it is to do next.
-    job: Mutex<Option<J>>,
-}
-
-impl<J> Crew<J> {
-    pub(super) fn new(most: usize) -> Crew<J> {
-        let state = State { threads: 0, idle: Vec::new(), waiting: VecDeque::new() };
-        Crew { most, state: Mutex::new(state) }
+impl Crew {
+    /// At most so many threads.
+    pub(super) fn new(most: usize) -> Crew {
+        let (threads, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Crew { most, threads, waiting, lead: Mutex::new(()) }
     }
 
-    /// How many threads there are now.
-    #[cfg(test)]
-    fn threads(&self) -> usize {
-        self.lock().threads
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
-        // Nothing in here panics between two changes that belong together.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether no thread has a job.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(SeqCst) == self.threads.load(SeqCst)
     }
 }
 
-impl<J> Member<J> {
-    fn give(&self, job: J) {
-        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
-        self.thread.unpark();
-    }
-}
-
-fn take<J>(job: &Mutex<Option<J>>) -> Option<J> {
-    // An option is never half changed.
-    job.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-/// Has a job done by another thread as soon as there is one.
-pub(super) fn submit<W: Work>(work: &Arc<W>, job: W::Job) {
-    if let Err(job) = try_submit(work, job) {
-        let crew = work.crew();
-        let mut state = crew.lock();
-        // Whoever became idle in between does not look again.
-        match state.idle.pop() {
-            Some(member) => member.give(job),
-            None => state.waiting.push_back(job),
-        }
-    }
-}
-
-/// Has a job done by another thread at once.
+/// Starts one more thread.
 ///
 /// # Errors
-/// Gives the job back when all threads are busy and no more may be, or can be, hired.
-pub(super) fn try_submit<W: Work>(work: &Arc<W>, job: W::Job) -> Result<(), W::Job> {
+/// When the system has none.
+pub(super) fn hire<W: Work>(work: &Arc<W>) -> io::Result<()> {
     let crew = work.crew();
-    let mut state = crew.lock();
-    if let Some(member) = state.idle.pop() {
-        drop(state);
-        member.give(job);
-        return Ok(());
+    crew.threads.fetch_add(1, SeqCst);
+    crew.waiting.fetch_add(1, SeqCst);
+    let hired = Arc::clone(work);
+    let spawned =
+        thread::Builder::new().name("http-handler".into()).spawn(move || serve(&hired)).map(|_| ());
+    if spawned.is_err() {
+        crew.waiting.fetch_sub(1, SeqCst);
+        crew.threads.fetch_sub(1, SeqCst);
     }
-    if state.threads >= crew.most {
-        return Err(job);
-    }
-    state.threads += 1;
-    drop(state);
-    // What a thread that cannot be started was given is lost, so this is given to it later.
-    let first = Arc::new(Mutex::new(Some(job)));
-    let (theirs, hired) = (Arc::clone(&first), Arc::clone(work));
-    let spawned = thread::Builder::new().name("http-handler".into()).spawn(move || {
-        if let Some(job) = take(&theirs) {
-            serve(&hired, job);
-        }
-    });
-    let Err(error) = spawned else { return Ok(()) };
-    let mut state = crew.lock();
-    state.threads -= 1;
-    warn!("failed to start a handler thread threads={} error={error}", state.threads);
-    drop(state);
-    take(&first).map_or(Ok(()), Err)
+    spawned
 }
 
 /// The life of a thread.
-fn serve<W: Work>(work: &Arc<W>, first: W::Job) {
-    let me = Arc::new(Member { thread: thread::current(), job: Mutex::new(None) });
-    let mut next = Some(first);
-    while let Some(job) = next {
+fn serve<W: Work>(work: &Arc<W>) {
+    let crew = work.crew();
+    while let Some(job) = wait(work) {
+        if crew.waiting.fetch_sub(1, SeqCst) == 1 && crew.threads.load(SeqCst) < crew.most {
+            // Without a further thread the next job waits until one comes back.
+            hire(work)
+                .unwrap_or_else(|error| warn!("failed to start a handler thread error={error}"));
+        }
         if catch_unwind(AssertUnwindSafe(|| work.run(job))).is_err() {
             error!("panicked in a handler thread");
         }
-        next = wait(work, &me);
+        crew.waiting.fetch_add(1, SeqCst);
     }
+    crew.waiting.fetch_sub(1, SeqCst);
+    crew.threads.fetch_sub(1, SeqCst);
 }
 
 /// The next job of this thread; `None` when it is no longer needed.
-fn wait<W: Work>(work: &Arc<W>, me: &Arc<Member<W::Job>>) -> Option<W::Job> {
+fn wait<W: Work>(work: &Arc<W>) -> Option<W::Job> {
     let crew = work.crew();
-    {
-        let mut state = crew.lock();
-        if let Some(job) = state.waiting.pop_front() {
-            return Some(job);
-        }
-        state.idle.push(Arc::clone(me));
-    }
-    for _ in 0..YIELDS {
-        thread::yield_now();
-        if let Some(job) = take(&me.job) {
-            return Some(job);
-        }
-    }
-    let mut since = Instant::now();
+    let _lead = locked(&crew.lead);
     loop {
-        thread::park_timeout(PATIENCE.saturating_sub(since.elapsed()));
-        if let Some(job) = take(&me.job) {
-            return Some(job);
+        let surplus = crew.waiting.load(SeqCst) > KEPT;
+        let job = work.next(if surplus { SURPLUS_PATIENCE } else { PATIENCE });
+        if job.is_some() || surplus || work.is_over() {
+            return job;
         }
-        if since.elapsed() < PATIENCE {
-            continue;
-        }
-        let mut state = crew.lock();
-        let place = state.idle.iter().position(|member| Arc::ptr_eq(member, me));
-        // Not there: it has just been chosen.
-        if let Some(place) = place
-            && (work.is_over() || state.idle.len() > KEPT)
-        {
-            state.idle.remove(place);
-            state.threads -= 1;
-            return None;
-        }
-        since = Instant::now();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crossbeam::channel::{Receiver, Sender, bounded};
+    use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
     use super::*;
 
     /// Each job is a pair: it says that it has begun, then waits to be let go.
     struct Gate {
-        crew: Crew<(Sender<()>, Receiver<()>)>,
+        crew: Crew,
+        jobs: Receiver<(Sender<()>, Receiver<()>)>,
     }
 
     impl Work for Gate {
         type Job = (Sender<()>, Receiver<()>);
-        fn crew(&self) -> &Crew<Self::Job> {
+        fn crew(&self) -> &Crew {
             &self.crew
         }
-        fn run(self: &Arc<Self>, (begun, finish): Self::Job) {
+        fn next(&self, patience: Duration) -> Option<Self::Job> {
+            self.jobs.recv_timeout(patience).ok()
+        }
+        fn run(&self, (begun, finish): Self::Job) {
             let _ = begun.send(());
             let _ = finish.recv();
         }
         fn is_over(&self) -> bool {
-            true
+            false
         }
     }
 
+    /// Goal: threads are hired while others block, up to the limit, and are reused.
     #[test]
-    fn blocked_jobs_do_not_keep_others_waiting_and_threads_are_reused_and_bounded() {
-        let gate = Arc::new(Gate { crew: Crew::new(3) });
-        let mut open = Vec::new();
-        for _ in 0..3 {
+    fn blocked_jobs_block_at_the_limit_only() {
+        let (submit, jobs) = unbounded();
+        let gate = Arc::new(Gate { crew: Crew::new(3), jobs });
+        hire(&gate).unwrap();
+        let begin = || {
             let (begun, has_begun) = bounded(1);
             let (finish, finished) = bounded::<()>(1);
-            submit(&gate, (begun, finished));
+            submit.send((begun, finished)).unwrap();
+            (has_begun, finish)
+        };
+        let blocked: Vec<_> = (0..3).map(|_| begin()).collect();
+        for (has_begun, _) in &blocked {
             has_begun.recv_timeout(Duration::from_secs(5)).expect("a blocked job blocked this one");
-            open.push(finish);
         }
-        let (begun, has_begun) = bounded(1);
-        let (finish, finished) = bounded::<()>(1);
-        let job = try_submit(&gate, (begun, finished)).expect_err("a fourth thread");
-        submit(&gate, job);
+        let (has_begun, finish) = begin();
         assert!(has_begun.recv_timeout(Duration::from_millis(50)).is_err(), "a fourth thread");
-        drop(open);
+        drop(blocked);
         has_begun.recv_timeout(Duration::from_secs(5)).expect("no thread was reused");
-        assert!(gate.crew.threads() <= 3, "{} threads", gate.crew.threads());
+        assert!(gate.crew.threads.load(SeqCst) <= 3);
         drop(finish);
     }
 }

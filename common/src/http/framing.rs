@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_one_decimal_number_within_the_limit() {
+    fn a_length_is_one_decimal_number() {
         assert_eq!(framing(&[]), Ok(Framing::Length(0)));
         assert_eq!(framing(&[("content-length", "100")]), Ok(Framing::Length(100)));
         assert_eq!(framing(&[("Content-Length", "101")]), Err(413));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_read_up_to_its_length_and_not_beyond_the_limit() {
+    fn a_body_is_read_up_to_its_length() {
         let read = |framing: Framing, mut body: &[u8]| {
             framing.read(&mut body, 5).map_err(|refusal| refusal.status)
         };

@@ -1,17 +1,19 @@
-//! Keeps tiny_http accepting, and its connections served.
+//! Keeps tiny_http's connections served.
 //!
 //! Its pool hands a new connection to a queue whenever some thread looked idle a moment ago. In a
 //! burst more connections are queued than threads are idle, and with keep-alive clients no thread
 //! comes back for the rest: they wait for ever. A connection made from here and closed at once
 //! finds no idle thread, so the pool makes one; it ends our connection and takes the first of the
-//! queue. So each connection that is heard of or seen for the first time is worth a nudge, and a
-//! slow pulse finds those which nobody precedes.
+//! queue. While connections arrive many such nudges are made; a slow pulse finds those which
+//! nobody precedes.
+//!
+//! That connections arrive shows when they are heard of for the first time. Of silent ones it
+//! shows, too: a new descriptor has the lowest free number, so that of a nudge's own rises.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
-
-use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 /// Between nudges while connections are arriving.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
@@ -30,7 +32,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 pub(super) struct Nudger {
     address: SocketAddr,
     unanswered: Vec<(TcpStream, Instant)>,
-    busy_until: Option<Instant>,
+    busy_until: Instant,
+    heard: u64,
+    /// The highest number of a nudge's descriptor since no connections were arriving.
+    highest: RawFd,
 }
 
 impl Nudger {
@@ -41,33 +46,35 @@ impl Nudger {
             ip => ip,
         };
         let address = SocketAddr::new(ip, bound.port());
-        Nudger { address, unanswered: Vec::new(), busy_until: None }
+        Nudger { address, unanswered: Vec::new(), busy_until: Instant::now(), heard: 0, highest: 0 }
     }
 
-    /// Waits until a nudge is due; `None` when there is nobody left to nudge for.
-    pub(super) fn wait(&mut self, new_connections: &Receiver<()>) -> Option<()> {
-        let busy = self.busy_until.is_some_and(|until| Instant::now() < until);
-        let interval = if busy { BUSY_INTERVAL } else { IDLE_INTERVAL };
-        match new_connections.recv_timeout(interval) {
-            Ok(()) => self.busy_until = Some(Instant::now() + BUSY_FOR),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return None,
-        }
-        Some(())
+    /// How long to wait until the next nudge.
+    pub(super) fn interval(&self) -> Duration {
+        if self.is_busy() { BUSY_INTERVAL } else { IDLE_INTERVAL }
     }
 
-    /// Makes one connection, and lets go of those that were answered.
-    pub(super) fn nudge(&mut self) {
+    fn is_busy(&self) -> bool {
+        Instant::now() < self.busy_until
+    }
+
+    /// Makes one connection, and lets go of those that were answered. `heard` is how many
+    /// connections have been heard of.
+    pub(super) fn nudge(&mut self, heard: u64) {
         self.unanswered
             .retain_mut(|(stream, at)| at.elapsed() < ANSWER_TIMEOUT && !is_answered(stream));
-        if self.unanswered.len() < MAX_UNANSWERED {
-            // It fails when nobody accepts; then there is nobody to nudge.
-            let answerable = self.knock().map(|stream| (stream, Instant::now()));
-            self.unanswered.extend(answerable);
+        // It fails when nobody accepts; then there is nobody to nudge.
+        let made = (self.unanswered.len() < MAX_UNANSWERED).then(|| self.knock().ok()).flatten();
+        let number = made.as_ref().map_or(self.highest, AsRawFd::as_raw_fd);
+        if heard > self.heard || number > self.highest {
+            self.busy_until = Instant::now() + BUSY_FOR;
         }
+        self.heard = heard;
+        self.highest = if self.is_busy() { number.max(self.highest) } else { number };
+        self.unanswered.extend(made.map(|stream| (stream, Instant::now())));
     }
 
-    fn knock(&self) -> std::io::Result<TcpStream> {
+    fn knock(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
         // Closing resets, so that no port is left waiting out the protocol's minute.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
@@ -89,20 +96,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nudge_is_let_go_of_when_it_was_answered_and_when_it_never_is() {
+    fn answered_and_old_nudges_are_let_go() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut nudger = Nudger::new(listener.local_addr().unwrap());
-        nudger.nudge();
+        nudger.nudge(0);
         drop(listener.accept().unwrap());
         let deadline = Instant::now() + Duration::from_secs(5);
         while !is_answered(&mut nudger.unanswered[0].0) {
             assert!(Instant::now() < deadline, "the closed connection was never noticed");
             std::thread::yield_now();
         }
-        nudger.nudge();
+        nudger.nudge(0);
         assert_eq!(nudger.unanswered.len(), 1, "the answered one is let go of");
         nudger.unanswered[0].1 = Instant::now() - 2 * ANSWER_TIMEOUT;
-        nudger.nudge();
+        nudger.nudge(0);
         assert_eq!(nudger.unanswered.len(), 1, "the old one is let go of");
         assert!(nudger.unanswered[0].1.elapsed() < ANSWER_TIMEOUT);
     }

@@ -7,25 +7,48 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
+use super::Limits;
 use super::response::{Part, Response};
-use super::server::{Core, Stats};
+use super::stats::{Figures, Stats};
 
 /// A peer that reads an answer more slowly, after its timeout is over, loses its connection.
 pub const MIN_READ_RATE: u64 = 64 * 1024;
 
-/// The way to answer one request, once.
-pub struct Reply {
-    core: Arc<Core>,
-    peer: SocketAddr,
-    timeout: Duration,
-    wish: Wish,
-    /// `None` once it has been used.
-    writer: Option<Box<dyn Write + Send>>,
+/// Learns of the end of a request's turn.
+pub(super) trait Turnstile: Send + Sync {
+    /// Lets the next request of this peer's connection begin, or closes the connection first.
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool);
 }
 
-/// What a request wants of its answer.
+/// The turn of the request in progress. Its end lets the connection's next request begin.
+pub(super) struct Turn {
+    pub(super) peer: SocketAddr,
+    /// Whether the connection is closed at the end of the turn.
+    pub(super) close: bool,
+    pub(super) turnstile: Arc<dyn Turnstile>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        Arc::clone(&self.turnstile).end_turn(self.peer, self.close);
+    }
+}
+
+/// The way to answer one request, once.
+pub struct Reply {
+    pub(super) turn: Turn,
+    pub(super) figures: Arc<Figures>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) shape: AnswerShape,
+    /// When the request had been read.
+    pub(super) since: Instant,
+    /// `None` once it has been used.
+    pub(super) writer: Option<Box<dyn Write + Send>>,
+}
+
+/// What a request asks its answer to look like.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wish {
+pub(super) struct AnswerShape {
     /// No body.
     pub(super) head_only: bool,
     /// What to say about the connection.
@@ -33,16 +56,6 @@ pub(super) struct Wish {
 }
 
 impl Reply {
-    pub(super) fn new(
-        core: Arc<Core>,
-        peer: SocketAddr,
-        timeout: Duration,
-        wish: Wish,
-        writer: Box<dyn Write + Send>,
-    ) -> Reply {
-        Reply { core, peer, timeout, wish, writer: Some(writer) }
-    }
-
     /// Sends the answer. A peer that has gone, or does not read, loses its connection.
     pub fn send(mut self, response: Response) {
         self.answer(&response);
@@ -51,59 +64,71 @@ impl Reply {
     /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer
     /// wanted no more than its head, or has gone.
     pub fn begin(mut self, response: Response) -> Option<Stream> {
-        if self.wish.head_only {
-            self.wish.connection = Some("close");
+        if self.shape.head_only {
+            self.shape.connection = Some("close");
             self.answer(&response);
             return None;
         }
         let mut writer = self.writer.take()?;
-        let mut patient = Patient::new(&mut *writer, self.timeout);
-        let begun = response.write_to(&mut patient, Part::Beginning, Some("close"));
-        let (core, peer, timeout) = (Arc::clone(&self.core), self.peer, self.timeout);
-        let stream = Stream { core, peer, timeout, writer: Some(writer) };
+        self.turn.close = true;
+        let mut paced = PacedWriter::new(&mut *writer, self.limits.timeout);
+        let begun = response.write_to(&mut paced, Part::Beginning, Some("close"));
+        let stream = Stream { writer, reply: self };
         begun.is_ok().then_some(stream)
     }
 
     /// Figures of the server.
     pub fn stats(&self) -> Stats {
-        self.core.stats()
+        self.figures.stats(self.limits.max_in_flight)
     }
 
     /// Whether the server is going to stop: nobody should be kept waiting.
     pub fn is_stopping(&self) -> bool {
-        self.core.is_stopping()
+        self.figures.is_stopping()
     }
 
     pub(super) fn answer(&mut self, response: &Response) {
         let Some(mut writer) = self.writer.take() else { return };
-        let mut patient = Patient::new(&mut *writer, self.timeout);
-        let part = if self.wish.head_only { Part::Head } else { Part::Whole };
-        let written = response.write_to(&mut patient, part, self.wish.connection);
-        if let Err(error) = written {
-            debug!("failed to answer peer={} error={error}", self.peer);
+        let mut paced = PacedWriter::new(&mut *writer, self.limits.timeout);
+        let part = if self.shape.head_only { Part::Head } else { Part::Whole };
+        if let Err(error) = response.write_to(&mut paced, part, self.connection()) {
+            debug!("failed to answer peer={} error={error}", self.turn.peer);
             // What is left of this answer must not become the beginning of the next.
-            self.core.close_peer(self.peer);
+            self.turn.close = true;
         }
-        drop(writer);
-        self.core.finish(self.peer);
+    }
+
+    /// Whether the connection is open: it takes an interim answer, which a client passes over.
+    pub(super) fn is_heard(&mut self) -> bool {
+        let writer = self.writer.as_mut();
+        let heard = writer.is_some_and(|writer| {
+            writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").and_then(|()| writer.flush()).is_ok()
+        });
+        if !heard {
+            self.writer = None;
+        }
+        heard
+    }
+
+    /// What to say about the connection. The socket has waited for the next request since this one
+    /// was read: after half of its timeout the client should not begin another one.
+    fn connection(&self) -> Option<&'static str> {
+        let is_late = self.since.elapsed() > self.limits.idle_timeout() / 2;
+        if is_late { Some("close") } else { self.shape.connection }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.writer.is_none() {
-            return;
-        }
         self.answer(&Response::error(500, "Internal error: the request was not answered"));
     }
 }
 
 /// An answer that has begun and has no end of its own. Dropping it closes the connection.
 pub struct Stream {
-    core: Arc<Core>,
-    peer: SocketAddr,
-    timeout: Duration,
-    writer: Option<Box<dyn Write + Send>>,
+    // Dropped first: the connection's next answer waits for it.
+    writer: Box<dyn Write + Send>,
+    reply: Reply,
 }
 
 impl Stream {
@@ -112,42 +137,33 @@ impl Stream {
     /// # Errors
     /// When the peer has gone, or has not taken enough in time.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let writer = self.writer.as_mut().expect("it is there until the stream is dropped");
-        let mut patient = Patient::new(&mut **writer, self.timeout);
-        patient.write_all(bytes)?;
-        patient.flush()
+        let mut paced = PacedWriter::new(&mut *self.writer, self.reply.limits.timeout);
+        paced.write_all(bytes)?;
+        paced.flush()
     }
 
     /// Whether the server is going to stop: nothing should be sent any more.
     pub fn is_stopping(&self) -> bool {
-        self.core.is_stopping()
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        drop(self.writer.take());
-        self.core.close_peer(self.peer);
-        self.core.finish(self.peer);
+        self.reply.is_stopping()
     }
 }
 
 /// Writes for as long as the peer takes enough. The socket's own timeout ends a single write that
 /// makes no progress; a peer that takes a little at a time would hold its thread for ever.
-struct Patient<'a> {
+struct PacedWriter<'a> {
     out: &'a mut dyn Write,
     start: Instant,
     timeout: Duration,
     written: u64,
 }
 
-impl<'a> Patient<'a> {
-    fn new(out: &'a mut dyn Write, timeout: Duration) -> Patient<'a> {
-        Patient { out, start: Instant::now(), timeout, written: 0 }
+impl<'a> PacedWriter<'a> {
+    fn new(out: &'a mut dyn Write, timeout: Duration) -> PacedWriter<'a> {
+        PacedWriter { out, start: Instant::now(), timeout, written: 0 }
     }
 }
 
-impl Write for Patient<'_> {
+impl Write for PacedWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let allowed = self.timeout + Duration::from_millis(1000 * self.written / MIN_READ_RATE);
         if self.start.elapsed() > allowed {
@@ -182,18 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_a_little_at_a_time_is_given_up() {
-        let error = Patient::new(&mut Slow, Duration::from_millis(20)).write_all(&[0; 1 << 20]);
+    fn a_slow_reader_is_given_up() {
+        let error = PacedWriter::new(&mut Slow, Duration::from_millis(20)).write_all(&[0; 1 << 20]);
         assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[test]
-    fn a_reader_that_takes_enough_is_not_given_up() {
+    fn a_quick_reader_is_not_given_up() {
         let mut out = Vec::new();
-        let mut patient = Patient::new(&mut out, Duration::ZERO);
-        patient.start = Instant::now() - Duration::from_secs(10);
-        patient.written = 20 * MIN_READ_RATE;
-        patient.write_all(b"rest").unwrap();
+        let mut paced = PacedWriter::new(&mut out, Duration::ZERO);
+        paced.start = Instant::now() - Duration::from_secs(10);
+        paced.written = 20 * MIN_READ_RATE;
+        paced.write_all(b"rest").unwrap();
         assert_eq!(out, b"rest");
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_its_length_its_type_and_its_body() {
+    fn an_answer_has_length_type_and_body() {
         let response = Response::error(404, "Not found").with_header("Allow", "GET");
         let text = text(&response, Part::Whole, Some("close"));
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_names_the_length_of_the_body_it_does_not_send() {
+    fn a_head_names_the_length_of_the_body() {
         let text = text(&Response::error(404, "Not found"), Part::Head, None);
         assert!(text.contains("Content-Length: 21\r\n") && text.ends_with("\r\n\r\n"), "{text}");
     }

@@ -8,13 +8,14 @@ pub(crate) mod peer;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use common::chunk::Chunk;
 use common::http::{Limits, Listener, Reply, Request, Response, Server, Stats};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long anything may take that should happen at once, on the busiest machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -197,7 +198,21 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn connect(address: SocketAddr) -> Wire {
-        let stream = TcpStream::connect(address).unwrap();
+        Wire::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// From this port, which another connection may have used just before.
+    pub(crate) fn connect_from(port: u16, address: SocketAddr) -> Wire {
+        let stream = eventually("the port can be used again", || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+            socket.connect(&address.into()).map(|()| TcpStream::from(socket))
+        });
+        Wire::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Wire {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -206,6 +221,11 @@ impl Wire {
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Ends the connection with a reset, so that its port can be used again at once.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Sends as much as the node takes: it may have closed the connection in between.
@@ -229,6 +249,15 @@ impl Wire {
     /// The next answer, body included.
     pub(crate) fn answer(&mut self) -> Answer {
         self.next_answer(false).expect("the connection was closed without an answer")
+    }
+
+    /// The next answer after the interim one that any answer may have before it.
+    pub(crate) fn final_answer(&mut self) -> Answer {
+        while self.buffer.len() < 12 && self.receive() > 0 {}
+        if self.buffer.starts_with(b"HTTP/1.1 100") {
+            self.answer_without_body();
+        }
+        self.answer()
     }
 
     /// The next answer, which has no body because the request was a HEAD or it is a 100.
@@ -299,6 +328,13 @@ impl Wire {
             Err(_) => 0,
         }
     }
+}
+
+/// A port that the system gives to nobody who asks for any.
+pub(crate) fn port_of_ones_own() -> u16 {
+    let first = 10_000 + (std::process::id() % 10_000) as u16;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first + 1000).find(is_free).expect("a port is free")
 }
 
 /// Looks again and again until it is `Ok`; fails with the last state seen.

@@ -189,15 +189,15 @@ impl Line {
 
     /// When the next call may start. An urgent call does not wait out the pause after a failure.
     pub(super) fn free_at(&self, urgent: bool) -> When {
-        let spaced = self.spaced_at();
+        let room_at = self.room_at();
         match self.retry_at {
-            Some(at) if !urgent => spaced.max(When::At(at)),
-            _ => spaced,
+            Some(at) if !urgent => room_at.max(When::At(at)),
+            _ => room_at,
         }
     }
 
     /// When the calls in flight leave room for another one.
-    pub(super) fn spaced_at(&self) -> When {
+    pub fn room_at(&self) -> When {
         match self.latest_call() {
             _ if self.calls.len() >= WINDOW => When::Blocked,
             None => When::Now,

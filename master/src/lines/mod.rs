@@ -299,12 +299,6 @@ impl Lines {
         }
     }
 
-    /// When a busy line that lacks the entry has room for another call.
-    pub fn room_for(&self, line: LineId, seq: Seq) -> When {
-        let line = &self.secondaries[line];
-        if line.next_seq() <= seq { line.spaced_at() } else { When::Blocked }
-    }
-
     /// When a line with this cursor may send a batch: it waits for a full one, unless the entries
     /// have left for a secondary already.
     fn batch_leaves_at(&self, next: Seq) -> When {

@@ -1,0 +1,468 @@
+//! Finds and closes connections, which tiny_http cannot.
+//!
+//! tiny_http accepts, and never lets go: it has no call to close a connection or to ask what one
+//! is doing. The system knows, though: every open descriptor of this process is listed in
+//! `/dev/fd`, and a socket says who its peer is and how much was read of it.
+//!
+//! To look at all descriptors is dear, so it is done seldom: when a connection must be closed, and
+//! otherwise [twice in a timeout](Guard::watch), to find connections that trickle. Only what
+//! points to something worse brings a look every [`TICK`]: more than half of the connections that
+//! may be open, memory that grows, a body that takes longer than a tick.
+
+#![expect(unsafe_code, reason = "descriptors of tiny_http are borrowed by number, see `borrow`")]
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use log::{debug, error, warn};
+use socket2::SockRef;
+
+use super::Limits;
+use super::overdue::Marks;
+use super::stats::Figures;
+use super::turns::Turns;
+use crate::locked::locked;
+
+/// How often the guard asks whether a look is due.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Pages of memory by which the process may grow before somebody may be flooding it: 4 MiB.
+const GROWTH_PAGES: u64 = 1024;
+
+/// Connections that tiny_http may lose before the node stops in good order to be restarted. Each
+/// costs two descriptors and a thread.
+pub const MAX_STUCK: usize = 256;
+
+/// A closed connection whose descriptor is still held after this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// A closed connection counts as held for so long in any case: requests of one that the peer has
+/// ended too are on their way.
+const HELD_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// After a look the guard rests for so many times its duration: looks take a fifth of a processor
+/// at most, and all who ask for a connection in the meantime share one.
+const PAUSE: u32 = 4;
+
+/// How long, and for how many bytes, a refused client may go on sending before it is cut off;
+/// cut off at once, it would lose the answer.
+const LINGER: Duration = Duration::from_millis(250);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// Descriptors that a node keeps for everything that is not a connection of a client.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// What is done with a connection that somebody asked for, or without it when it is gone.
+type Order = (SocketAddr, Box<dyn FnOnce(Option<Handle>) + Send>);
+
+/// Peers, and the descriptors of the connection that each has made.
+type Descriptors = HashMap<SocketAddr, Vec<RawFd>>;
+
+/// Finds and closes the connections of one server. `T` is a request.
+pub(super) struct Guard<T> {
+    pub(super) limits: Arc<Limits>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) turns: Mutex<Turns<SocketAddr, T>>,
+    port: u16,
+    exhausted: Sender<()>,
+    orders: (Sender<Order>, Receiver<Order>),
+    /// Connections that were closed from here and that tiny_http may not have let go of.
+    closed: Mutex<Vec<Closed>>,
+}
+
+/// A handle of our own to a connection.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) stream: TcpStream,
+    peer: SocketAddr,
+    descriptors: Vec<RawFd>,
+}
+
+/// A connection that was closed and whose descriptors tiny_http should give back soon.
+#[derive(Debug)]
+pub(super) struct Closed {
+    peer: SocketAddr,
+    at: Instant,
+    descriptors: Vec<RawFd>,
+    inode: u64,
+}
+
+impl<T: Send + 'static> Guard<T> {
+    /// For connections that are made to this port. The channel delivers one message when too many
+    /// are stuck.
+    pub(super) fn new(port: u16, limits: Limits) -> (Arc<Guard<T>>, Receiver<()>) {
+        let (exhausted, is_exhausted) = bounded(1);
+        let guard = Guard {
+            limits: Arc::new(limits),
+            figures: Arc::default(),
+            turns: Mutex::new(Turns::new()),
+            port,
+            exhausted,
+            orders: unbounded(),
+            closed: Mutex::default(),
+        };
+        (Arc::new(guard), is_exhausted)
+    }
+
+    /// Looks after the connections until it is over. Those that have been idle or trickling for a
+    /// whole timeout are closed within half a timeout more.
+    pub(super) fn watch(&self) {
+        let (mut marks, mut grown_from) = (Marks::default(), 0);
+        let (mut looked_at, mut asked_at) = (Instant::now(), Instant::now());
+        // Kept so that a look has what it needs when all other descriptors are used up.
+        let mut spare = spare_descriptors();
+        while !self.figures.over.load(SeqCst) {
+            let mut orders = Vec::from_iter(self.orders.1.recv_timeout(TICK));
+            orders.extend(self.orders.1.try_iter());
+            let begun = Instant::now();
+            let mut is_due = false;
+            if asked_at.elapsed() >= TICK {
+                asked_at = begun;
+                self.count_stuck();
+                let memory = resident_pages();
+                grown_from = memory.min(grown_from);
+                is_due = looked_at.elapsed() >= self.limits.timeout / 2
+                    || memory - grown_from > GROWTH_PAGES
+                    || is_crowded(&spare)
+                    || locked(&self.turns).is_any_reading();
+            }
+            if !is_due && orders.is_empty() {
+                continue;
+            }
+            spare.clear();
+            let open = connections_to(self.port);
+            for (peer, done) in orders {
+                match &open {
+                    Ok(open) => done(open.get(&peer).and_then(|held| Handle::of(peer, held))),
+                    // Somebody else took the spare descriptors: until the next look.
+                    Err(_) => _ = self.orders.0.send((peer, done)),
+                }
+            }
+            if let Ok(open) = open
+                && is_due
+            {
+                self.close_overdue(&open, &mut marks);
+                (looked_at, grown_from) = (begun, resident_pages());
+            }
+            spare = spare_descriptors();
+            thread::sleep(PAUSE * begun.elapsed());
+        }
+    }
+
+    fn close_overdue(&self, open: &Descriptors, marks: &mut Marks) {
+        let read = |held: &Vec<RawFd>| held.iter().find_map(|one| bytes_read(*one));
+        let read: Vec<_> = open.iter().map(|(peer, held)| (*peer, read(held))).collect();
+        let phases = locked(&self.turns).look();
+        let now = Instant::now();
+        let overdue = marks.overdue(&read, &phases, now, &self.limits, max_connections());
+        let handles = overdue.iter().filter_map(|peer| Handle::of(*peer, open.get(peer)?));
+        handles.for_each(|handle| self.close(handle));
+    }
+
+    /// Has a connection closed soon, and something done after that.
+    pub(super) fn close_soon(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        leftover: impl FnOnce() + Send + 'static,
+    ) {
+        locked(&self.turns).doom(peer);
+        let guard = Arc::clone(self);
+        let close = move |handle| {
+            match handle {
+                Some(handle) => guard.close(handle),
+                // The peer has ended it. Requests may have been left over all the same.
+                None => guard.remember_closed(peer, Vec::new(), 0),
+            }
+            leftover();
+        };
+        self.order(peer, close);
+    }
+
+    /// A handle of our own to the connection of this peer, if there still is one.
+    pub(super) fn find(&self, peer: SocketAddr) -> Option<Handle> {
+        let (found, handle) = bounded(1);
+        self.order(peer, move |handle| _ = found.send(handle));
+        // The guard answers within milliseconds; none does when the server is over.
+        handle.recv_timeout(STUCK_AFTER).ok().flatten()
+    }
+
+    fn order(&self, peer: SocketAddr, done: impl FnOnce(Option<Handle>) + Send + 'static) {
+        // Both ends of the channel live as long as the guard.
+        let _ = self.orders.0.send((peer, Box::new(done)));
+    }
+
+    /// Closes a connection at once.
+    pub(super) fn close(&self, handle: Handle) {
+        debug!("closed a connection peer={}", handle.peer);
+        let inode = inode(handle.stream.as_raw_fd()).unwrap_or(0);
+        // Before the end, after which a new connection may come from there.
+        self.remember_closed(handle.peer, handle.descriptors.clone(), inode);
+        handle.disconnect();
+    }
+
+    fn remember_closed(&self, peer: SocketAddr, descriptors: Vec<RawFd>, inode: u64) {
+        locked(&self.turns).close(peer);
+        let mut closed = locked(&self.closed);
+        closed.retain(|other| (other.peer, other.inode) != (peer, inode));
+        closed.push(Closed { peer, at: Instant::now(), descriptors, inode });
+    }
+
+    fn count_stuck(&self) {
+        let mut closed = locked(&self.closed);
+        let (held, freed): (Vec<_>, Vec<_>) = closed.drain(..).partition(Closed::is_held);
+        let (stuck, recent): (Vec<_>, Vec<_>) =
+            held.iter().partition(|one| one.at.elapsed() > STUCK_AFTER);
+        for one in freed.iter().chain(stuck.iter().copied()) {
+            // What has not turned up by now never will.
+            if recent.iter().all(|other| other.peer != one.peer) {
+                locked(&self.turns).forget_closed(one.peer);
+            }
+        }
+        let stuck = stuck.len();
+        *closed = held;
+        if stuck > self.figures.stuck.swap(stuck, SeqCst) {
+            warn!("lost connections for good stuck={stuck} most={MAX_STUCK}");
+        }
+        if stuck > MAX_STUCK && self.exhausted.try_send(()).is_ok() {
+            error!("lost too many connections stuck={stuck} most={MAX_STUCK}");
+        }
+    }
+}
+
+impl Handle {
+    /// A handle of our own, if one of the descriptors still is what it was: tiny_http may be
+    /// closing the other one just now.
+    fn of(peer: SocketAddr, descriptors: &[RawFd]) -> Option<Handle> {
+        descriptors.iter().find_map(|descriptor| {
+            // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same one.
+            let duplicate = unsafe { borrow(*descriptor) }.try_clone_to_owned().ok()?;
+            let stream = TcpStream::from(duplicate);
+            let is_same = stream.peer_addr().is_ok_and(|of| of == peer);
+            is_same.then(|| Handle { stream, peer, descriptors: descriptors.to_vec() })
+        })
+    }
+
+    /// Ends the connection, which wakes tiny_http's thread to let go of it. Only shut down, a peer
+    /// that goes on sending could keep that thread busy for ever: what has arrived is still read.
+    fn disconnect(&self) {
+        // Both fail when the peer has ended it already, which is as good.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe one valid structure that lives through the
+        // call. To be connected to nowhere makes Linux drop what has arrived and reset.
+        unsafe { libc::connect(self.stream.as_raw_fd(), &raw const nowhere, length) };
+    }
+
+    /// Says that no more will be sent, and reads on for a moment, so that what was sent arrives
+    /// before the end does.
+    pub(super) fn linger(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.set_read_timeout(Some(LINGER));
+        let (start, mut read, mut buffer) = (Instant::now(), 0, [0; 16 * 1024]);
+        while read < LINGER_BYTES && start.elapsed() < 4 * LINGER {
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => read += count,
+            }
+        }
+    }
+}
+
+impl Closed {
+    /// Whether tiny_http may still hold a descriptor of it, and with that have requests of it.
+    fn is_held(&self) -> bool {
+        self.at.elapsed() < HELD_AT_LEAST
+            || self.descriptors.iter().any(|one| inode(*one) == Some(self.inode))
+    }
+}
+
+/// What tells a socket from any other one, as long as it is open.
+fn inode(descriptor: RawFd) -> Option<u64> {
+    let metadata = fs::metadata(format!("/dev/fd/{descriptor}")).ok()?;
+    metadata.file_type().is_socket().then_some(metadata.ino())
+}
+
+/// How many connections a node keeps open at most: two descriptors each, half of what the process
+/// may have.
+pub fn max_connections() -> usize {
+    let limit = descriptor_limit().map_or(1024, |limit| limit.rlim_cur);
+    usize::try_from((limit.saturating_sub(OTHER_DESCRIPTORS) / 4).clamp(8, 16_384))
+        .expect("clamped to a small number")
+}
+
+/// Raises this process's soft limit on descriptors to its hard limit, as far as is useful.
+pub(super) fn raise_descriptor_limit() {
+    if let Some(mut limit) = descriptor_limit() {
+        limit.rlim_cur = limit.rlim_max.min(65_536).max(limit.rlim_cur);
+        // SAFETY: the pointer is to a valid structure that lives through the call.
+        // A refusal leaves the limit as it is, which the caller reads next.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}
+
+fn descriptor_limit() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a valid structure that lives through the call.
+    let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (answer == 0).then_some(limit)
+}
+
+/// Four of them, if so many are left: a new reception of requests needs as many.
+pub(super) fn spare_descriptors() -> Vec<File> {
+    (0..4).filter_map(|_| File::open("/dev/null").ok()).collect()
+}
+
+/// Whether more than half of the connections that may be open are: the system gives a new
+/// descriptor the lowest free number, so all below that of a new one are in use.
+fn is_crowded(spare: &[File]) -> bool {
+    spare.len() < 4
+        || spare
+            .iter()
+            .any(|file| usize::try_from(file.as_raw_fd()).is_ok_and(|n| n > max_connections()))
+}
+
+/// The process's memory in pages; 0 where the system does not tell.
+fn resident_pages() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
+}
+
+/// All open connections that clients made to this local port.
+fn connections_to(port: u16) -> io::Result<Descriptors> {
+    let mut found = Descriptors::new();
+    for entry in fs::read_dir("/dev/fd")? {
+        let Some(descriptor) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // SAFETY: see `borrow`; both calls only ask the system about the number.
+        let socket = unsafe { borrow(descriptor) };
+        let socket = SockRef::from(&socket);
+        let Some(peer) = address(socket.peer_addr()) else { continue };
+        if address(socket.local_addr()).is_some_and(|local| local.port() == port) {
+            found.entry(peer).or_insert_with(|| Vec::with_capacity(2)).push(descriptor);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this descriptor is a socket that listens at this address.
+pub(super) fn listens(descriptor: RawFd, at: SocketAddr) -> bool {
+    // SAFETY: see `borrow`; both calls only ask the system about the number.
+    let socket = unsafe { borrow(descriptor) };
+    let socket = SockRef::from(&socket);
+    socket.is_listener().unwrap_or(false) && address(socket.local_addr()) == Some(at)
+}
+
+/// Looks at a descriptor that somebody else owns.
+///
+/// # Safety
+/// The number may be closed or reused at any moment: ask only what does no harm to a stranger,
+/// and act only on a duplicate that was checked. It must not be -1.
+unsafe fn borrow(descriptor: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the caller keeps to the rule above.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
+}
+
+fn address(answer: io::Result<socket2::SockAddr>) -> Option<SocketAddr> {
+    answer.ok()?.as_socket()
+}
+
+/// Bytes that arrived, without those that nobody has read yet.
+fn bytes_read(descriptor: RawFd) -> Option<u64> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the pointer is to a valid integer that lives through the call.
+    let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut unread) };
+    let unread = u64::try_from(unread).ok().filter(|_| answer == 0)?;
+    Some(bytes_received(descriptor)?.saturating_sub(unread))
+}
+
+#[cfg(target_os = "linux")]
+fn bytes_received(descriptor: RawFd) -> Option<u64> {
+    // SAFETY: all bits zero is a valid value of this structure of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the pointer and the length describe one valid structure; the kernel writes at most
+    // that many bytes, and older kernels fewer.
+    let answer = unsafe {
+        let into = (&raw mut info).cast();
+        libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
+    };
+    let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
+    (answer == 0 && usize::try_from(length).ok()? >= known).then_some(info.tcpi_bytes_received)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bytes_received(_descriptor: RawFd) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A listener's port, a client, and the server's end of its connection.
+    fn connection() -> (u16, TcpStream, TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        (address.port(), client, server, peer)
+    }
+
+    #[test]
+    fn a_connection_is_found_and_closed() {
+        let (port, mut client, mut server, peer) = connection();
+        client.write_all(b"hello").unwrap();
+        server.read_exact(&mut [0; 3]).unwrap();
+        let found = connections_to(port).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&peer]);
+        let held = &found[&peer];
+        assert_eq!(held.iter().map(|one| bytes_read(*one)).collect::<Vec<_>>(), [Some(3)]);
+
+        let handle = Handle::of(peer, held).unwrap();
+        let socket = inode(server.as_raw_fd());
+        assert_eq!(inode(handle.stream.as_raw_fd()), socket);
+        handle.disconnect();
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the client must see the end");
+        assert!(server.write(b"x").is_err() && server.read(&mut [0; 1]).is_err());
+        assert!(Handle::of(peer, held).is_none(), "the number no longer stands for it");
+        assert!(socket.is_some());
+    }
+
+    #[test]
+    fn either_descriptor_gives_a_handle() {
+        let (_, _client, server, peer) = connection();
+        for closed_first in [true, false] {
+            let (one, other) = (server.try_clone().unwrap(), server.try_clone().unwrap());
+            let mut descriptors = vec![one.as_raw_fd(), other.as_raw_fd()];
+            if !closed_first {
+                descriptors.reverse();
+            }
+            drop(one);
+            assert!(Handle::of(peer, &descriptors).is_some(), "closed first: {closed_first}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_told_from_other_descriptors() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(listens(listener.try_clone().unwrap().as_raw_fd(), address));
+        assert!(!listens(TcpStream::connect(address).unwrap().as_raw_fd(), address));
+        assert!(!listens(File::open("/dev/null").unwrap().as_raw_fd(), address));
+    }
+}
