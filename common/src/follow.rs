@@ -73,8 +73,7 @@ impl Bell {
         }
         self.waiting.fetch_add(1, SeqCst);
         let lock = locked(&self.lock);
-        let waited = self.rung.wait_timeout_while(lock, timeout, |()| !is_there());
-        drop(waited);
+        drop(self.rung.wait_timeout_while(lock, timeout, |()| !is_there()));
         self.waiting.fetch_sub(1, SeqCst);
         is_there()
     }
@@ -84,7 +83,7 @@ impl Bell {
 #[derive(Debug)]
 pub struct Followers {
     count: AtomicUsize,
-    most: usize,
+    pub(crate) most: usize,
 }
 
 /// A follower's place, given back when it is dropped.
@@ -102,15 +101,7 @@ impl Followers {
         self.count.load(SeqCst)
     }
 
-    /// The limit of followers.
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
-    /// Takes a place.
-    ///
-    /// # Errors
-    /// The answer 503 when none is left.
+    /// Takes a place. Fails with the answer 503 when none is left.
     pub fn sit(&self) -> Result<Seat<'_>, Response> {
         let seat = Seat(self);
         if self.count.fetch_add(1, SeqCst) < self.most {
@@ -129,44 +120,40 @@ impl Drop for Seat<'_> {
 
 /// Answers a `GET` or `HEAD` of `/messages` or below it: a stream, a long poll or a read.
 pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: &Followers) {
-    let seated = match request.path.as_str() {
-        "/messages/stream" => match first_entry(request) {
-            Err(problem) => return reply.send(Response::error(400, &problem)),
-            Ok(from) => match followers.sit() {
-                Err(refusal) => return reply.send(refusal),
-                Ok(_seat) => return stream(from, reply, source),
-            },
-        },
-        "/messages" => match reading::parse(&request.query) {
-            Ok(Some(Range { from, wait: Some(wait), .. })) => match followers.sit() {
-                Err(refusal) => return reply.send(refusal),
-                Ok(seat) => {
-                    wait_for(from, wait, &reply, source.bell());
-                    Some(seat)
-                }
-            },
-            _ => None,
-        },
-        _ => None,
-    };
-    drop(seated);
+    if request.path == "/messages/stream" {
+        let begun = first_entry(request).and_then(|from| Ok((from, followers.sit()?)));
+        return match begun {
+            Err(refusal) => reply.send(refusal),
+            Ok((from, _seat)) => stream(from, reply, source),
+        };
+    }
+    if request.path == "/messages"
+        && let Ok(Some(Range { from, wait: Some(wait), .. })) = reading::parse(&request.query)
+    {
+        match followers.sit() {
+            Err(refusal) => return reply.send(refusal),
+            Ok(_seat) => wait_for(from, wait, &reply, source.bell()),
+        }
+    }
     reply.send(source.read(|log, last, committed| reading::answer(request, log, last, committed)));
 }
 
 /// The first entry of a stream. A client that comes back names its last entry in `Last-Event-ID`,
 /// beside the query of its first request.
-fn first_entry(request: &Request) -> Result<Seq, String> {
-    let asked = match reading::parse(&request.query)? {
-        None => Seq(1),
-        Some(Range { from, limit: u64::MAX, committed: false, wait: None }) => from,
-        Some(_) => {
-            return Err("A stream has no limit, no wait, and is not of what is committed".into());
+fn first_entry(request: &Request) -> Result<Seq, Response> {
+    let refuse = |problem: &str| Err(Response::error(400, problem));
+    let asked = match reading::parse(&request.query) {
+        Ok(None) => Seq(1),
+        Ok(Some(Range { from, limit: u64::MAX, committed: false, wait: None })) => from,
+        Ok(_) => {
+            return refuse("A stream has no limit, no wait, and is not of what is committed");
         }
+        Err(problem) => return refuse(&problem),
     };
-    let Some(id) = request.header("Last-Event-ID") else { return Ok(asked) };
-    match id.parse::<u64>() {
-        Ok(last) if id.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Seq(last).next()),
-        _ => Err("Last-Event-ID must be the place of an entry".into()),
+    match request.header("Last-Event-ID").map(reading::whole) {
+        None => Ok(asked),
+        Some(Some(last)) => Ok(Seq(last).next()),
+        Some(None) => refuse("Last-Event-ID must be the place of an entry"),
     }
 }
 
@@ -184,24 +171,19 @@ fn stream(mut next: Seq, reply: Reply, source: &impl Source) {
     let Some(mut stream) = begin(reply) else { return };
     let mut said = Instant::now();
     while !stream.is_stopping() {
-        if !source.bell().wait(next, LOOK_INTERVAL) {
-            if said.elapsed() >= SIGN_OF_LIFE {
-                said = Instant::now();
-                if stream.send(b":\n\n").is_err() {
-                    break;
-                }
-            }
-            continue;
-        }
-        let (events, following) = source.read(|log, last, _| events(log, next, last));
-        if stream.send(&events).is_err() {
+        let is_there = source.bell().wait(next, LOOK_INTERVAL);
+        let (piece, following) = match is_there {
+            true => source.read(|log, last, _| events(log, next, last)),
+            false if said.elapsed() >= SIGN_OF_LIFE => (b":\n\n".to_vec(), next),
+            false => continue,
+        };
+        if stream.send(&piece).is_err() {
             break;
         }
-        said = Instant::now();
-        if events.len() < PIECE_BYTES {
+        (said, next) = (Instant::now(), following);
+        if is_there && piece.len() < PIECE_BYTES {
             thread::sleep(GATHER);
         }
-        next = following;
     }
 }
 

@@ -33,10 +33,7 @@ enum Line {
     Flush(Sender<()>),
 }
 
-/// Starts the log; each line carries the node's name.
-///
-/// # Errors
-/// When logging was started before.
+/// Starts the log; each line carries the node's name. Fails when logging was started before.
 pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> {
     let (sender, lines) = bounded(MAX_PENDING_LINES);
     let config = ConfigBuilder::new()
@@ -51,15 +48,12 @@ pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> 
         .add_filter_ignore_str("ureq")
         .build();
     let writer = LineWriter { lines: sender.clone(), line: Vec::new() };
-    let logger =
-        Named { name: node_name.to_string(), inner: WriteLogger::new(level, config, writer) };
-    log::set_boxed_logger(Box::new(logger))?;
+    let (name, inner) = (node_name.to_string(), WriteLogger::new(level, config, writer));
+    log::set_boxed_logger(Box::new(Named { name, inner }))?;
     log::set_max_level(level);
-    if LINES.set(sender).is_ok() {
-        let spawned = thread::Builder::new().name("log-writer".into()).spawn(move || write(&lines));
-        // Without the thread all lines are dropped in the end, and the node still works.
-        drop(spawned);
-    }
+    let _ = LINES.set(sender);
+    // Without the thread all lines are dropped in the end, and the node still works.
+    let _ = thread::Builder::new().name("log-writer".into()).spawn(move || write(&lines));
     Ok(())
 }
 
@@ -76,18 +70,13 @@ pub fn flush(timeout: Duration) {
 /// The beginning of a message as JSON, with every control character escaped.
 pub fn excerpt(message: &Message) -> String {
     let json = message.json();
-    let text = &json[1..json.len() - 1];
+    let mut text = json[1..json.len() - 1].chars();
     let mut excerpt = String::with_capacity(EXCERPT_CHARS + 8);
     excerpt.push('"');
-    for (count, c) in text.chars().enumerate() {
-        if count == EXCERPT_CHARS {
-            excerpt.push('…');
-            break;
-        }
+    for c in text.by_ref().take(EXCERPT_CHARS) {
         if c.is_control() { excerpt.extend(c.escape_unicode()) } else { excerpt.push(c) }
     }
-    excerpt.push('"');
-    excerpt
+    excerpt + if text.next().is_some() { "…\"" } else { "\"" }
 }
 
 /// Writes all pending lines at once, then pauses: one write and one wake-up for many lines.

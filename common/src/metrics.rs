@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::entries::Seq;
+use crate::follow::Followers;
 use crate::http::{Response, Stats};
 
 /// The media type of the text.
@@ -80,6 +81,43 @@ impl Histogram {
 pub struct Exposition(String);
 
 impl Exposition {
+    /// Begins with the figures that every node has. The size of the log and its limit are in bytes
+    /// of JSON; `refused` is the number of requests that the role refused, by reason.
+    pub fn of_node(
+        role: &str,
+        last_seq: Seq,
+        (log_bytes, max_log_bytes): (u64, u64),
+        is_read_only: bool,
+        followers: &Followers,
+        http: &Stats,
+        refused: impl Iterator<Item = (&'static str, u64)>,
+    ) -> Exposition {
+        let mut out = Exposition::default();
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("role", role)];
+        out.gauge("build_info", "What is running; always 1").sample(&build, 1.0);
+        let no_limit_is_0 = |most| if most == u64::MAX { 0.0 } else { most as f64 };
+        let in_flight = http.in_flight as f64;
+        let gauges = [
+            ("last_seq", "The last entry that can be read here", last_seq.0 as f64),
+            ("log_bytes", "What the messages take, as JSON", log_bytes as f64),
+            ("read_only", "1 while nothing can be stored", f64::from(is_read_only)),
+            ("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", no_limit_is_0(max_log_bytes)),
+            ("requests_in_flight", "Requests in progress, this one too", in_flight),
+            ("requests_in_flight_limit", "MAX_IN_FLIGHT", http.max_in_flight as f64),
+            ("followers", "Clients that follow the log", followers.count() as f64),
+            ("followers_limit", "MAX_FOLLOWERS", followers.most as f64),
+        ];
+        for (name, help, value) in gauges {
+            out.gauge(name, help).sample(&[], value);
+        }
+        let by_http = [("bad_request", http.refused_bad), ("busy", http.refused_busy)];
+        let mut family = out.counter("refused", "Requests that were refused, by reason");
+        for (reason, count) in by_http.into_iter().chain(refused) {
+            family.sample(&[("reason", reason)], count);
+        }
+        out
+    }
+
     /// Begins a number that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
         self.family(name, "gauge", help, "")
@@ -135,60 +173,9 @@ impl Family<'_> {
             let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
             format!("{name}=\"{value}\"")
         };
-        let labels: Vec<String> = labels.iter().map(label).collect();
-        let labels = labels.join(",");
+        let labels = labels.iter().map(label).collect::<Vec<_>>().join(",");
         let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
         *self.text += &format!("{}{suffix}{labels} {value:?}\n", self.name);
-    }
-}
-
-/// What every node tells of itself.
-#[derive(Debug)]
-pub struct NodeFigures {
-    /// `master` or `secondary`.
-    pub role: &'static str,
-    /// The last entry that can be read.
-    pub last_seq: Seq,
-    /// The size of the messages, in bytes of JSON.
-    pub log_bytes: u64,
-    /// The limit of that size; `u64::MAX` for none.
-    pub max_log_bytes: u64,
-    /// Nothing can be stored now.
-    pub read_only: bool,
-    /// How many clients follow, and how many may.
-    pub followers: (usize, usize),
-    /// Figures of the HTTP layer.
-    pub http: Stats,
-}
-
-impl NodeFigures {
-    /// Writes all of it. `refused` is the number of requests that the role refused, by reason.
-    pub fn write(&self, out: &mut Exposition, refused: impl Iterator<Item = (&'static str, u64)>) {
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("role", self.role)];
-        out.gauge("build_info", "What is running; always 1").sample(&build, 1.0);
-        let no_limit_is_0 = |most| if most == u64::MAX { 0.0 } else { most as f64 };
-        let gauges = [
-            ("last_seq", "The last entry that can be read here", self.last_seq.0 as f64),
-            ("log_bytes", "What the messages take, as JSON", self.log_bytes as f64),
-            ("read_only", "1 while nothing can be stored", f64::from(self.read_only)),
-            ("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", no_limit_is_0(self.max_log_bytes)),
-            (
-                "requests_in_flight",
-                "Requests in progress, this one too",
-                self.http.in_flight as f64,
-            ),
-            ("requests_in_flight_limit", "MAX_IN_FLIGHT", self.http.max_in_flight as f64),
-            ("followers", "Clients that follow the log", self.followers.0 as f64),
-            ("followers_limit", "MAX_FOLLOWERS", self.followers.1 as f64),
-        ];
-        for (name, help, value) in gauges {
-            out.gauge(name, help).sample(&[], value);
-        }
-        let http = [("bad_request", self.http.refused_bad), ("busy", self.http.refused_busy)];
-        let mut family = out.counter("refused", "Requests that were refused, by reason");
-        for (reason, count) in http.into_iter().chain(refused) {
-            family.sample(&[("reason", reason)], count);
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The life of a node's process: settings, logging, a bound port, one ready line, requests, and a
 //! stop in good order.
 
-use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 use std::thread;
@@ -13,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::client::Client;
-use crate::http::{Drained, Handler, Listener, Server};
+use crate::http::{Drained, Handler, Limits, Listener, Server};
 use crate::logging;
 use crate::settings::NodeSettings;
 use crate::store::{Opened, Role, Store};
@@ -24,69 +23,67 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for the reader of its log lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
+const ALWAYS_ANSWERED: &[&str] = &["/health", "/ready", "/metrics", "/heartbeat"];
+
 /// Reports settings that cannot be used, one a line, and gives the exit code for that.
-pub fn bad_settings(role: &str, problems: &str) -> ExitCode {
-    for problem in problems.lines() {
-        eprintln!("{role}: {problem}");
-    }
+pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {
+    problems.iter().for_each(|problem| eprintln!("{role}: {problem}"));
     ExitCode::from(2)
 }
 
 /// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start or
-/// must be restarted.
-///
-/// `prepare` gets the node's name and makes the handler once the port is bound; `describe` is
-/// what the ready line says beside the address.
+/// must be restarted. `prepare` makes the handler once the port is bound; `describe` is the role's
+/// part of the first log line.
 pub fn run<H: Handler>(
     role: &str,
     settings: &NodeSettings,
-    describe: &dyn Display,
-    prepare: impl FnOnce(&str) -> io::Result<H>,
+    describe: &str,
+    prepare: impl FnOnce() -> io::Result<H>,
 ) -> ExitCode {
-    let outcome = start(role, settings, describe, prepare).map(|(server, stop)| {
-        let in_good_order = serve(&server, &stop, settings.shutdown_timeout);
-        if in_good_order { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    });
-    let code = outcome.unwrap_or_else(|error| {
-        eprintln!("{role}: cannot start on {}:{}: {error}", settings.host, settings.port);
-        ExitCode::FAILURE
-    });
+    let code = match serve(role, settings, describe, prepare) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{role}: cannot start on {}:{}: {error}", settings.host, settings.port);
+            ExitCode::FAILURE
+        }
+    };
     logging::flush(FLUSH_TIMEOUT);
     code
 }
 
-fn start<H: Handler>(
+/// Serves until a signal comes; `false` when the node had to stop by itself.
+fn serve<H: Handler>(
     role: &str,
     settings: &NodeSettings,
-    describe: &dyn Display,
-    prepare: impl FnOnce(&str) -> io::Result<H>,
-) -> io::Result<(Server, Receiver<i32>)> {
+    describe: &str,
+    prepare: impl FnOnce() -> io::Result<H>,
+) -> io::Result<bool> {
     // Before anything else, so that a signal during the start stops in good order too.
     let stop = stop_signals()?;
     let listener = Listener::bind(&settings.host, settings.port)?;
     let address = listener.local_addr()?;
     let default_name =
         if role == "master" { role.to_string() } else { format!("{role}-{}", address.port()) };
-    let name = settings.name.clone().unwrap_or(default_name);
+    let name = settings.node_name.clone().unwrap_or(default_name);
     logging::start(settings.log_level, &name).map_err(io::Error::other)?;
-    let limits = &settings.limits;
+    let NodeSettings { max_in_flight, max_message_bytes, read_timeout_ms, .. } = *settings;
+    let NodeSettings { idempotency_keys, shutdown_timeout_ms, .. } = *settings;
     info!(
-        "started version={} {describe} max_in_flight={} max_message_bytes={} read_timeout_ms={} \
-         shutdown_timeout_ms={}",
+        "started version={} {describe} idempotency_keys={idempotency_keys} \
+         max_in_flight={max_in_flight} max_message_bytes={max_message_bytes} \
+         read_timeout_ms={read_timeout_ms} shutdown_timeout_ms={shutdown_timeout_ms}",
         env!("CARGO_PKG_VERSION"),
-        limits.max_in_flight,
-        limits.max_body_bytes,
-        limits.timeout.as_millis(),
-        settings.shutdown_timeout.as_millis(),
     );
-    let handler = prepare(&name)?;
-    let server = Server::start(listener, limits.clone(), handler)?;
+    let limits = Limits {
+        max_in_flight,
+        max_body_bytes: max_message_bytes,
+        timeout: Duration::from_millis(read_timeout_ms),
+        always: ALWAYS_ANSWERED,
+    };
+    let server = Server::start(listener, limits, prepare()?)?;
     info!("ready addr={address}");
-    Ok((server, stop))
-}
-
-/// Serves until a signal comes; `false` when the node had to stop by itself.
-fn serve(server: &Server, stop: &Receiver<i32>, timeout: Duration) -> bool {
     let told = select! {
         recv(stop) -> signal => {
             let name = if signal == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
@@ -98,21 +95,18 @@ fn serve(server: &Server, stop: &Receiver<i32>, timeout: Duration) -> bool {
             false
         }
     };
-    match server.stop(timeout) {
+    match server.stop(Duration::from_millis(shutdown_timeout_ms)) {
         Drained { unfinished: 0 } => info!("stopped unfinished=0"),
         Drained { unfinished } => warn!("stopped unfinished={unfinished}"),
     }
-    told
+    Ok(told)
 }
 
-/// Opens the log on disk, if it is kept there.
-///
-/// # Errors
-/// When the directory or the file cannot be used.
+/// Opens the log on disk, if it is kept there. Fails when the directory or the file cannot be used.
 pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Opened>> {
     let Some(directory) = &settings.data_dir else { return Ok(None) };
-    let opened = Store::open(directory, role, settings.idempotency_keys);
-    let opened = opened.map_err(io::Error::other)?;
+    let opened =
+        Store::open(directory, role, settings.idempotency_keys).map_err(io::Error::other)?;
     let (last_seq, epoch) = (opened.log.last_seq(), opened.epoch);
     info!("read the log from disk dir={directory:?} last_seq={last_seq} epoch={epoch}");
     Ok(Some(opened))

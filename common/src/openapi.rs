@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 /// What every node answers.
 const SHARED: &str = include_str!("openapi.json");
 
-/// The whole description of a role as JSON text; `own` is what only this role answers.
-///
-/// # Panics
-/// When `own` is no JSON, or contradicts what every node answers.
+/// The whole description of a role as JSON text; `own` is what only this role answers. Panics when
+/// `own` is no JSON, or contradicts what every node answers.
 pub fn document(own: &str) -> String {
     let parse = |part| serde_json::from_str(part).expect("each part of the description is JSON");
     let mut whole = parse(own);

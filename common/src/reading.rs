@@ -34,23 +34,17 @@ pub fn answer(request: &Request, log: &Log, last: Seq, committed: Seq) -> Respon
     if let Some(seq) = request.path.strip_prefix("/messages/") {
         return one(log, last, seq);
     }
-    match parse(&request.query) {
-        Ok(None) => all(log, last),
-        Ok(Some(range)) => {
-            some(log, range, if range.committed { committed.min(last) } else { last })
+    let chunks = match parse(&request.query) {
+        Ok(None) => messages_object(log, Seq(1), last, b"}"),
+        Ok(Some(Range { from, limit, committed: only_committed, .. })) => {
+            let last = if only_committed { committed.min(last) } else { last };
+            let until = Seq(last.0.min(from.0.saturating_add(limit - 1)));
+            let rest = format!(",\"from\":{from},\"last_seq\":{last}}}");
+            messages_object(log, from, until, rest.as_bytes())
         }
-        Err(problem) => Response::error(400, &problem),
-    }
-}
-
-fn all(log: &Log, last: Seq) -> Response {
-    Response::chunks(200, messages_object(log, Seq(1), last, b"}"))
-}
-
-fn some(log: &Log, range: Range, last: Seq) -> Response {
-    let until = Seq(last.0.min(range.from.0.saturating_add(range.limit - 1)));
-    let rest = format!(",\"from\":{},\"last_seq\":{last}}}", range.from);
-    Response::chunks(200, messages_object(log, range.from, until, rest.as_bytes()))
+        Err(problem) => return Response::error(400, &problem),
+    };
+    Response::chunks(200, chunks)
 }
 
 fn one(log: &Log, last: Seq, seq: &str) -> Response {
@@ -76,10 +70,8 @@ pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chu
     chunks
 }
 
-/// The place in a query's `from`, which must be there.
-///
-/// # Errors
-/// The problem in words for the client.
+/// The place in a query's `from`. Fails with the problem in words for the client, also when there is
+/// none.
 pub fn first(query: &str) -> Result<Seq, String> {
     let from = query.rsplit('&').find_map(|pair| pair.strip_prefix("from="));
     place("from", from.unwrap_or_default()).map(Seq)
@@ -93,12 +85,18 @@ pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
             "from" => (range.from, has_from) = (Seq(place(name, value)?), true),
-            "wait" => range.wait = Some(wait(value)?),
+            "wait" => match whole(value).filter(|ms| *ms <= MAX_WAIT_MS) {
+                Some(ms) => range.wait = Some(Duration::from_millis(ms)),
+                None => {
+                    return Err(format!(
+                        "wait must be a number of milliseconds up to {MAX_WAIT_MS}"
+                    ));
+                }
+            },
             "limit" => range.limit = place(name, value)?,
-            "committed" if value == "true" || value == "false" => {
-                range.committed = value == "true";
+            "committed" => {
+                range.committed = value.parse().map_err(|_| "committed must be true or false")?;
             }
-            "committed" => return Err("committed must be true or false".into()),
             // The original ignores all parameters.
             _ => continue,
         }
@@ -110,20 +108,14 @@ pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
     Ok(given.then_some(range))
 }
 
-fn wait(value: &str) -> Result<Duration, String> {
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    match value.parse() {
-        Ok(ms) if digits && ms <= MAX_WAIT_MS => Ok(Duration::from_millis(ms)),
-        _ => Err(format!("wait must be a number of milliseconds up to {MAX_WAIT_MS}")),
-    }
+fn place(name: &str, value: &str) -> Result<u64, String> {
+    let place = whole(value).filter(|place| *place > 0);
+    place.ok_or_else(|| format!("{name} must be a whole number from 1"))
 }
 
-fn place(name: &str, value: &str) -> Result<u64, String> {
-    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    match value.parse() {
-        Ok(number) if digits && number > 0 => Ok(number),
-        _ => Err(format!("{name} must be a whole number from 1")),
-    }
+/// The number that these digits are; nothing else, a sign neither, is taken for one.
+pub(crate) fn whole(digits: &str) -> Option<u64> {
+    digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -7,13 +7,10 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use clap::Args;
 use log::LevelFilter;
 
 use crate::client;
-use crate::http::Limits;
 
 /// The end of `--help`.
 pub const EXAMPLE: &str = "\
@@ -27,207 +24,159 @@ The master's page, http://127.0.0.1:8000/, shows what happens.";
 /// The longest timeout: a day, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
 
-/// Settings that every node has, as text.
-#[derive(Debug, Args)]
-pub struct NodeArgs {
+/// Makes two structs of a table of settings: their text, and their checked values. A row holds the
+/// help, the name, the type of the value, the value's name in the help, options for clap, and the
+/// method of [`Given`](crate::settings::Given) that checks the text. A check may use the values of
+/// earlier rows and the argument of `check`.
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$about:meta])+ $settings:ident from $args:ident($($given:ident: $of:ty)?);
+        $($(#[$help:meta])+ $name:ident: $type:ty, $unit:literal $(, $option:ident)?
+            => $check:ident($($rule:expr),*);)+
+    ) => {
+        $(#[$about])+
+        #[derive(Debug, Clone)]
+        pub struct $settings { $($(#[$help])+ pub $name: $type,)+ }
+
+        /// The settings as text, from flags and environment.
+        #[derive(Debug, clap::Args)]
+        pub struct $args {
+            $($(#[$help])+ #[arg(long, env, value_name = $unit $(, $option = true)?)]
+            $name: Option<String>,)+
+        }
+
+        impl $args {
+            /// Checks the text. A wrong setting adds to `problems` and has its default instead.
+            pub fn check(&self, $($given: $of,)? problems: &mut Vec<String>) -> $settings {
+                $(let text = self.$name.as_deref();
+                let given = $crate::settings::Given::new(stringify!($name), text, problems);
+                let $name = given.$check($($rule),*);)+
+                $settings { $($name),+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Settings that every node has.
+    NodeSettings from NodeArgs(default_port: u16);
     /// Address to listen on; 0.0.0.0 for all [default: 127.0.0.1]
-    #[arg(long, env, value_name = "ADDRESS")]
-    host: Option<String>,
+    host: String, "ADDRESS" => text_or("127.0.0.1");
     /// TCP port to listen on; 0 picks a free one, which the ready line names
     /// [default: 8000 for a master, 8001 for a secondary]
-    #[arg(long, env, value_name = "PORT")]
-    port: Option<String>,
+    port: u16, "PORT" => number(default_port, 0..=u16::MAX);
     /// Name of this node in its log lines [default: master, or secondary-PORT]
-    #[arg(long, env, value_name = "NAME")]
-    node_name: Option<String>,
+    node_name: Option<String>, "NAME" => name();
     /// What is logged to stdout: off, error, warn, info, debug or trace [default: info]
-    #[arg(long, env, value_name = "LEVEL")]
-    log_level: Option<String>,
+    log_level: LevelFilter, "LEVEL" => level();
     /// Requests in progress at the same time; more get 503 [default: 1024]
-    #[arg(long, env, value_name = "COUNT")]
-    max_in_flight: Option<String>,
+    max_in_flight: usize, "COUNT" => number(1024, 1..=65_536);
     /// Longest request body in bytes; longer ones get 413 [default: 1048576]
-    #[arg(long, env, value_name = "BYTES")]
-    max_message_bytes: Option<String>,
+    max_message_bytes: usize, "BYTES" => number(1 << 20, 1..=32 << 20);
     /// How long a connection may be idle, trickle its request or not read its answer before it is
     /// closed, in milliseconds [default: 60000]
-    #[arg(long, env, value_name = "MS")]
-    read_timeout_ms: Option<String>,
+    read_timeout_ms: u64, "MS" => number(60_000, 1..=MAX_TIMEOUT_MS);
     /// Idempotency keys that are remembered: those of the last entries with one
     /// [default: 100000]
-    #[arg(long, env, value_name = "COUNT")]
-    idempotency_keys: Option<String>,
+    idempotency_keys: usize, "COUNT" => number(100_000, 0..=10_000_000);
     /// Directory to keep the log in; without one it is kept in memory only [default: none]
-    #[arg(long, env, value_name = "DIRECTORY", global = true)]
-    data_dir: Option<String>,
+    data_dir: Option<PathBuf>, "DIRECTORY", global => text();
     /// What the messages of the log may take, in bytes; then the log is full; 0 for no limit
     /// [default: 1073741824]
-    #[arg(long, env, value_name = "BYTES")]
-    max_log_bytes: Option<String>,
+    max_log_bytes: u64, "BYTES" => limit(1 << 30);
     /// Clients that may follow the log at the same time; more get 503 [default: 100]
-    #[arg(long, env, value_name = "COUNT")]
-    max_followers: Option<String>,
+    max_followers: usize, "COUNT" => number(100, 0..=10_000);
     /// How long a stopping node waits for requests in progress, in milliseconds [default: 5000]
-    #[arg(long, env, value_name = "MS")]
-    shutdown_timeout_ms: Option<String>,
+    shutdown_timeout_ms: u64, "MS" => number(5000, 0..=MAX_TIMEOUT_MS);
 }
 
-/// Settings that every node has, checked.
-#[derive(Debug, Clone)]
-pub struct NodeSettings {
-    /// Address to listen on.
-    pub host: String,
-    /// Port to listen on; 0 picks one.
-    pub port: u16,
-    /// The node's name, if it was given.
-    pub name: Option<String>,
-    /// The least important level that is logged.
-    pub log_level: LevelFilter,
-    /// Limits of the HTTP layer.
-    pub limits: Limits,
-    /// The most idempotency keys that are remembered.
-    pub idempotency_keys: usize,
-    /// The directory of the log; `None` for in memory only.
-    pub data_dir: Option<PathBuf>,
-    /// The most that all messages may take, in bytes of JSON; `u64::MAX` for no limit.
-    pub max_log_bytes: u64,
-    /// The most clients that follow the log at the same time.
-    pub max_followers: usize,
-    /// The longest that a stopping node waits for requests in progress.
-    pub shutdown_timeout: Duration,
+/// A setting that is being checked.
+#[derive(Debug)]
+pub struct Given<'a> {
+    name: &'static str,
+    text: Option<&'a str>,
+    problems: &'a mut Vec<String>,
 }
 
-/// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
-const ALWAYS_ANSWERED: &[&str] = &["/health", "/ready", "/metrics", "/heartbeat"];
-
-impl NodeArgs {
-    /// Checks the text. A wrong setting adds to `problems`, and the result has its default instead.
-    pub fn check(&self, default_port: u16, problems: &mut Problems) -> NodeSettings {
-        let log_bytes =
-            problems.number("MAX_LOG_BYTES", &self.max_log_bytes, 1 << 30, 0..=u64::MAX);
-        let shutdown =
-            problems.milliseconds("SHUTDOWN_TIMEOUT_MS", &self.shutdown_timeout_ms, 5000, 0);
-        let limits = Limits {
-            max_in_flight: problems.number("MAX_IN_FLIGHT", &self.max_in_flight, 1024, 1..=65_536),
-            max_body_bytes: problems.number(
-                "MAX_MESSAGE_BYTES",
-                &self.max_message_bytes,
-                1 << 20,
-                1..=32 << 20,
-            ),
-            timeout: problems.milliseconds("READ_TIMEOUT_MS", &self.read_timeout_ms, 60_000, 1),
-            always: ALWAYS_ANSWERED,
-        };
-        NodeSettings {
-            host: given(&self.host).unwrap_or("127.0.0.1").to_string(),
-            port: problems.number("PORT", &self.port, default_port, 0..=u16::MAX),
-            name: self.check_name(problems),
-            log_level: self.check_level(problems),
-            limits,
-            idempotency_keys: problems.number(
-                "IDEMPOTENCY_KEYS",
-                &self.idempotency_keys,
-                100_000,
-                0..=10_000_000,
-            ),
-            max_followers: problems.number("MAX_FOLLOWERS", &self.max_followers, 100, 0..=10_000),
-            data_dir: given(&self.data_dir).map(PathBuf::from),
-            max_log_bytes: if log_bytes == 0 { u64::MAX } else { log_bytes },
-            shutdown_timeout: shutdown,
-        }
+impl<'a> Given<'a> {
+    /// A setting of this name; text of blanks alone is none.
+    pub fn new(name: &'static str, text: Option<&'a str>, problems: &'a mut Vec<String>) -> Self {
+        Given { name, text: text.map(str::trim).filter(|text| !text.is_empty()), problems }
     }
 
-    fn check_name(&self, problems: &mut Problems) -> Option<String> {
-        let name = given(&self.node_name)?;
-        if name.len() > 64 || !name.chars().all(|c| c.is_ascii_graphic()) {
-            problems.add(format!("NODE_NAME={name:?} must be 1 to 64 visible ASCII characters"));
-        }
-        Some(name.to_string())
+    /// The text, if there is any.
+    pub fn text<T: From<String>>(self) -> Option<T> {
+        self.text.map(|text| text.to_string().into())
     }
 
-    fn check_level(&self, problems: &mut Problems) -> LevelFilter {
-        let text = given(&self.log_level).unwrap_or("info");
-        let level = if text.eq_ignore_ascii_case("warning") { "warn" } else { text };
-        level.parse().unwrap_or_else(|_| {
-            problems.add(format!(
-                "LOG_LEVEL={text:?} must be one of off, error, warn, info, debug, trace"
-            ));
-            LevelFilter::Info
+    /// The text, or this one.
+    pub fn text_or(self, default: &str) -> String {
+        self.text.unwrap_or(default).to_string()
+    }
+
+    /// The result of `parse`; the default when the text is absent or wrong.
+    pub fn parse<T>(
+        self,
+        default: T,
+        must_be: impl Display,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> T {
+        let Some(text) = self.text else { return default };
+        parse(text).unwrap_or_else(|| {
+            let name = self.name.to_uppercase();
+            self.problems.push(format!("{name}={text:?} must be {must_be}"));
+            default
         })
     }
-}
 
-/// The trimmed text of a setting; `None` when it is empty or absent.
-pub fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().map(str::trim).filter(|text| !text.is_empty())
-}
-
-/// The problems found in the settings, each in words.
-#[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
-
-impl Problems {
-    /// Adds a problem.
-    pub fn add(&mut self, problem: String) {
-        self.0.push(problem);
-    }
-
-    /// A whole number in this range; the default when it is absent or wrong.
-    pub fn number<T>(
-        &mut self,
-        name: &str,
-        text: &Option<String>,
-        default: T,
-        range: RangeInclusive<T>,
-    ) -> T
+    /// A whole number in this range.
+    pub fn number<T>(self, default: T, range: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + Display,
     {
-        let Some(text) = given(text) else { return default };
-        match text.parse() {
-            Ok(number) if range.contains(&number) => number,
-            _ => {
-                let (least, most) = (range.start(), range.end());
-                self.add(format!("{name}={text:?} must be a whole number from {least} to {most}"));
-                default
+        let must_be = format!("a whole number from {} to {}", range.start(), range.end());
+        self.parse(default, must_be, |text| text.parse().ok().filter(|it| range.contains(it)))
+    }
+
+    /// A limit; 0 stands for none, which is `u64::MAX`.
+    pub fn limit(self, default: u64) -> u64 {
+        let most = self.number(default, 0..=u64::MAX);
+        if most == 0 { u64::MAX } else { most }
+    }
+
+    fn name(self) -> Option<String> {
+        self.parse(None, "1 to 64 visible ASCII characters", |name| {
+            let is_name = name.len() <= 64 && name.chars().all(|c| c.is_ascii_graphic());
+            is_name.then(|| Some(name.to_string()))
+        })
+    }
+
+    fn level(self) -> LevelFilter {
+        let levels = "one of off, error, warn, info, debug, trace";
+        self.parse(LevelFilter::Info, levels, |level| match level {
+            level if level.eq_ignore_ascii_case("warning") => Some(LevelFilter::Warn),
+            level => level.parse().ok(),
+        })
+    }
+
+    /// Base URLs from a list with commas. Blanks, slashes at the end and empty items are dropped.
+    pub fn base_urls(self) -> Vec<String> {
+        let mut urls: Vec<String> = Vec::new();
+        let items = self.text.unwrap_or_default().split(',').map(str::trim);
+        for item in items.filter(|item| !item.is_empty()) {
+            let url = item.trim_end_matches('/').to_string();
+            let is_twice = urls.iter().any(|other| other.eq_ignore_ascii_case(&url));
+            let once = if is_twice { Err("is named twice") } else { Ok(()) };
+            match client::check_base_url(&url).and(once) {
+                Ok(()) => urls.push(url),
+                Err(why) => {
+                    self.problems.push(format!("{}: {item:?} {why}", self.name.to_uppercase()));
+                }
             }
         }
+        urls
     }
-
-    /// A span of time from `least` milliseconds to [`MAX_TIMEOUT_MS`].
-    pub fn milliseconds(
-        &mut self,
-        name: &str,
-        text: &Option<String>,
-        default: u64,
-        least: u64,
-    ) -> Duration {
-        Duration::from_millis(self.number(name, text, default, least..=MAX_TIMEOUT_MS))
-    }
-
-    /// `Ok` when there are no problems.
-    ///
-    /// # Errors
-    /// All of them, one a line.
-    pub fn none(self) -> Result<(), String> {
-        if self.0.is_empty() { Ok(()) } else { Err(self.0.join("\n")) }
-    }
-}
-
-/// Base URLs from a list with commas. Blanks, slashes at the end and empty items are dropped.
-pub fn base_urls(name: &str, text: &str, problems: &mut Problems) -> Vec<String> {
-    let mut urls: Vec<String> = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let url = item.trim_end_matches('/').to_string();
-        if let Err(why) = client::check_base_url(&url) {
-            problems.add(format!("{name}: {item:?} {why}"));
-        } else if urls.iter().any(|other| other.eq_ignore_ascii_case(&url)) {
-            problems.add(format!("{name}: {item:?} is named twice"));
-        } else {
-            urls.push(url);
-        }
-    }
-    urls
 }
 
 #[cfg(test)]
@@ -242,22 +191,20 @@ mod tests {
         node: NodeArgs,
     }
 
-    fn check(flags: &[&str]) -> (NodeSettings, Result<(), String>) {
+    fn check(flags: &[&str]) -> (NodeSettings, Vec<String>) {
         let cli = Cli::parse_from([&["node"], flags].concat());
-        let mut problems = Problems::default();
-        (cli.node.check(8000, &mut problems), problems.none())
+        let mut problems = Vec::new();
+        (cli.node.check(8000, &mut problems), problems)
     }
 
     #[test]
     fn defaults_are_those_of_the_readme() {
         let (node, problems) = check(&[]);
-        assert_eq!(problems, Ok(()));
+        assert!(problems.is_empty(), "{problems:?}");
         assert_eq!((node.host.as_str(), node.port), ("127.0.0.1", 8000));
-        assert_eq!((node.name, node.log_level), (None, LevelFilter::Info));
-        assert_eq!(node.limits.max_in_flight, 1024);
-        assert_eq!(node.limits.max_body_bytes, 1 << 20);
-        assert_eq!(node.limits.timeout, Duration::from_secs(60));
-        assert_eq!(node.shutdown_timeout, Duration::from_secs(5));
+        assert_eq!((node.node_name, node.log_level), (None, LevelFilter::Info));
+        assert_eq!((node.max_in_flight, node.max_message_bytes), (1024, 1 << 20));
+        assert_eq!((node.read_timeout_ms, node.shutdown_timeout_ms), (60_000, 5000));
         assert_eq!((node.data_dir, node.max_log_bytes), (None, 1 << 30));
         assert_eq!(check(&["--max-log-bytes=0"]).0.max_log_bytes, u64::MAX);
     }
@@ -266,16 +213,17 @@ mod tests {
     fn everything_that_is_wrong_is_reported_at_once() {
         let flags = ["--port", "70000", "--log-level", "loud", "--max-in-flight", "0"];
         let (_, problems) = check(&[&flags[..], &["--read-timeout-ms=-1"]].concat());
-        let problems = problems.unwrap_err();
         let names = ["PORT", "LOG_LEVEL", "MAX_IN_FLIGHT", "READ_TIMEOUT_MS"];
-        assert!(names.iter().all(|name| problems.contains(name)), "{problems}");
-        assert_eq!(problems.lines().count(), names.len(), "{problems}");
+        assert_eq!(problems.len(), names.len(), "{problems:?}");
+        for (problem, name) in problems.iter().zip(names) {
+            assert!(problem.starts_with(&format!("{name}=")), "{problem}");
+        }
     }
 
-    fn urls(text: &str) -> Result<Vec<String>, String> {
-        let mut problems = Problems::default();
-        let urls = base_urls("SECONDARIES", text, &mut problems);
-        problems.none().map(|()| urls)
+    fn urls(text: &str) -> Result<Vec<String>, Vec<String>> {
+        let mut problems = Vec::new();
+        let urls = Given::new("secondaries", Some(text), &mut problems).base_urls();
+        if problems.is_empty() { Ok(urls) } else { Err(problems) }
     }
 
     #[test]
@@ -291,7 +239,7 @@ mod tests {
             assert!(urls(bad).is_err(), "{bad} was accepted");
         }
         let twice = urls("http://a:1,HTTP://A:1/").unwrap_err();
-        assert!(twice.contains("twice"), "{twice}");
-        assert_eq!(urls("ftp://a,b:2").unwrap_err().lines().count(), 2);
+        assert_eq!(twice, ["SECONDARIES: \"HTTP://A:1/\" is named twice"]);
+        assert_eq!(urls("ftp://a,b:2").unwrap_err().len(), 2);
     }
 }

@@ -22,41 +22,33 @@ pub enum Concern {
 }
 
 impl Concern {
-    /// Reads `w` and `wtimeout` of a request to a cluster of `nodes`, the master included.
-    ///
-    /// # Errors
-    /// What is wrong, in words for the client.
+    /// Reads `w` and `wtimeout` of a request to a cluster of `nodes`, the master included. Fails
+    /// with what is wrong, in words for the client.
     pub fn parse(
         w: Option<&Value>,
         wtimeout: Option<&Value>,
         nodes: usize,
         default: Duration,
     ) -> Result<Concern, String> {
-        let timeout = match wtimeout {
-            None => default,
-            Some(value) => match whole(value) {
-                Some(ms) if ms <= MAX_TIMEOUT_MS => Duration::from_millis(ms),
-                _ => {
-                    return Err(format!(
-                        "wtimeout must be a whole number of milliseconds up to {MAX_TIMEOUT_MS}, \
-                         not {value}"
-                    ));
-                }
-            },
+        let timeout = wtimeout.map_or(Ok(default), |value| {
+            let ms = whole(value).filter(|ms| *ms <= MAX_TIMEOUT_MS);
+            ms.map(Duration::from_millis).ok_or_else(|| {
+                format!(
+                    "wtimeout must be a whole number of milliseconds up to {MAX_TIMEOUT_MS}, not \
+                     {value}"
+                )
+            })
+        })?;
+        let Some(w) = w else { return Ok(Concern::AllOrFail) };
+        let number = match w.as_str() {
+            Some("majority") => Some(majority(nodes)),
+            Some("all") => Some(nodes),
+            _ => whole(w).and_then(|w| usize::try_from(w).ok()),
         };
-        let w = match w {
-            None => return Ok(Concern::AllOrFail),
-            Some(Value::String(text)) if text == "majority" => majority(nodes),
-            Some(Value::String(text)) if text == "all" => nodes,
-            Some(value) => match whole(value).and_then(|w| usize::try_from(w).ok()) {
-                Some(w) if (1..=nodes).contains(&w) => w,
-                _ => {
-                    return Err(format!(
-                        "Write concern w must be between 1 and {nodes}, \"majority\" or \"all\", \
-                         not {value}"
-                    ));
-                }
-            },
+        let Some(w) = number.filter(|w| (1..=nodes).contains(w)) else {
+            return Err(format!(
+                "Write concern w must be between 1 and {nodes}, \"majority\" or \"all\", not {w}"
+            ));
         };
         Ok(Concern::Nodes { w, timeout: (!timeout.is_zero()).then_some(timeout) })
     }

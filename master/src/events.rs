@@ -4,14 +4,16 @@
 //! so a watcher costs the same however fast the log grows.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::entries::{Epoch, Log, Seq};
+use common::entries::Seq;
 use common::follow::{self, Followers};
 use common::http::Reply;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::bodies::SecondaryStatus;
 use crate::state::{Replication, State};
@@ -31,78 +33,11 @@ const SHOWN_CHARS: usize = 120;
 /// The most bytes of a message's JSON that are copied out of the log: enough for those characters.
 const LOOKED_AT_BYTES: usize = 8 * SHOWN_CHARS;
 
+/// An entry in an event.
 #[derive(Debug, Serialize)]
-struct Event<'a> {
-    #[serde(flatten)]
-    picture: &'a Picture,
-    /// Milliseconds since 1970.
-    now: u64,
-}
-
-#[derive(Debug, PartialEq, Serialize)]
-struct Picture {
-    epoch: Epoch,
-    last_seq: Seq,
-    committed_seq: Seq,
-    /// Entries that can be read.
-    count: u64,
-    recovering: bool,
-    read_only: bool,
-    reason: Option<String>,
-    nodes: usize,
-    appends: u64,
-    latency: Latency,
-    followers: usize,
-    secondaries: Vec<Secondary>,
-    tail: VecDeque<Shown>,
-    timelines: Vec<Timed>,
-}
-
-/// Durations of POSTs that were answered 201, since the start.
-#[derive(Debug, PartialEq, Serialize)]
-struct Latency {
-    /// Upper bounds in seconds.
-    le: &'static [f64],
-    /// The number of POSTs up to each bound, and last the number of all.
-    counts: Vec<u64>,
-}
-
-#[derive(Debug, PartialEq, Serialize)]
-struct Secondary {
-    url: String,
-    #[serde(flatten)]
-    status: SecondaryStatus,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
 struct Shown {
     seq: Seq,
     msg: String,
-}
-
-#[derive(Debug, PartialEq, Serialize)]
-struct Timed {
-    seq: Seq,
-    w: usize,
-    answered_ms: Option<f64>,
-    ok: bool,
-    acks: Vec<Option<f64>>,
-}
-
-/// Registers a watcher with the timeline as long as it lives.
-struct Watcher<'a>(&'a Replication);
-
-impl<'a> Watcher<'a> {
-    fn new(replication: &'a Replication) -> Watcher<'a> {
-        replication.lock().timeline.watch();
-        Watcher(replication)
-    }
-}
-
-impl Drop for Watcher<'_> {
-    fn drop(&mut self) {
-        self.0.lock().timeline.unwatch();
-    }
 }
 
 /// Answers `GET /events`.
@@ -112,77 +47,72 @@ pub fn answer(reply: Reply, replication: &Replication, followers: &Followers) {
         Err(refusal) => return reply.send(refusal),
     };
     let Some(mut stream) = follow::begin(reply) else { return };
-    let _watcher = Watcher::new(replication);
-    let (mut told, mut told_at) = (None, Instant::now());
+    let _watching = replication.lock().timeline.watch();
+    let (mut told, mut told_at) = (Value::Null, Instant::now());
     let mut tail = VecDeque::new();
     while !stream.is_stopping() {
         let picture = take(replication, &mut tail, followers.count());
-        if told.as_ref() != Some(&picture) || told_at.elapsed() >= SIGN_OF_LIFE {
-            if stream.send(&event(&picture)).is_err() {
+        if told != picture || told_at.elapsed() >= SIGN_OF_LIFE {
+            let mut event = picture.clone();
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            event["now"] = since_1970.map_or(0, |time| time.as_millis() as u64).into();
+            if stream.send(format!("data: {event}\n\n").as_bytes()).is_err() {
                 break;
             }
-            (told, told_at) = (Some(picture), Instant::now());
+            (told, told_at) = (picture, Instant::now());
         }
         thread::sleep(INTERVAL);
     }
 }
 
-fn event(picture: &Picture) -> Vec<u8> {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = since_1970.map_or(0, |time| time.as_millis() as u64);
-    let json = serde_json::to_vec(&Event { picture, now });
-    [b"data: ", json.expect("an event has only string keys").as_slice(), b"\n\n"].concat()
-}
-
 /// The state now. `tail` holds the entries of the last picture, and becomes those of this one.
-fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize) -> Picture {
-    let now = Instant::now();
+fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize) -> Value {
     let state = replication.lock();
     let new = new_entries(&state, tail.back().map_or(Seq::NONE, |shown| shown.seq));
-    let (lines, read_only) = (&state.lines, state.read_only());
-    let (epoch, last_seq, committed_seq) = (lines.epoch(), lines.last_seq(), lines.committed_seq());
-    let (recovering, count) = (state.recovering, lines.stored_seq().0);
-    let (statuses, timelines) = (state.statuses(now), timelines(&state));
+    let reason = state.read_only().map(|why| why.to_string());
+    let (statuses, timelines) = (state.statuses(Instant::now()), timelines(&state));
+    let mut picture = json!({
+        "epoch": state.lines.epoch(),
+        "last_seq": state.lines.last_seq(),
+        "committed_seq": state.lines.committed_seq(),
+        // Entries that can be read.
+        "count": state.lines.stored_seq(),
+        "recovering": state.recovering,
+        "read_only": reason.is_some(),
+        "reason": reason,
+        "nodes": replication.urls().len() + 1,
+        "followers": followers,
+        "timelines": timelines,
+    });
     drop(state);
     tail.extend(new.into_iter().map(|(seq, json)| Shown { seq, msg: cut(&json) }));
     tail.drain(..tail.len().saturating_sub(TAIL as usize));
+    picture["tail"] = json!(tail);
+    picture["appends"] = replication.metrics.appends.load(Relaxed).into();
+    // POSTs that were answered 201, since the start: upper bounds of their durations in seconds,
+    // the number of POSTs up to each bound, and last the number of all.
     let created = &replication.metrics.created;
-    let secondaries = statuses
-        .into_iter()
-        .map(|(url, mut status)| {
-            // The passing of time alone is not a change.
-            status.lag_seconds = status.lag_seconds.floor();
-            Secondary { url: url.to_string(), status }
-        })
-        .collect();
-    Picture {
-        epoch,
-        last_seq,
-        committed_seq,
-        count,
-        recovering,
-        read_only: read_only.is_some(),
-        reason: read_only.map(|why| why.to_string()),
-        nodes: replication.urls().len() + 1,
-        appends: replication.metrics.appends.load(Relaxed),
-        latency: Latency { le: created.bounds(), counts: created.cumulative() },
-        followers,
-        secondaries,
-        tail: tail.clone(),
-        timelines,
-    }
+    picture["latency"] = json!({ "le": created.bounds(), "counts": created.cumulative() });
+    let secondary = |(url, mut status): (Arc<str>, SecondaryStatus)| {
+        // The passing of time alone is not a change.
+        status.lag_seconds = status.lag_seconds.floor();
+        let mut secondary = json!(status);
+        secondary["url"] = json!(url);
+        secondary
+    };
+    picture["secondaries"] = statuses.into_iter().map(secondary).collect();
+    picture
 }
 
 /// The beginnings of the JSON of the last entries after this one.
 fn new_entries(state: &State, after: Seq) -> Vec<(Seq, Vec<u8>)> {
     let last = state.lines.stored_seq().0;
     let first = (after.0 + 1).max((last + 1).saturating_sub(TAIL));
-    (first..=last).map(|seq| (Seq(seq), beginning(&state.log, Seq(seq)).to_vec())).collect()
-}
-
-fn beginning(log: &Log, seq: Seq) -> &[u8] {
-    let json = log.json(seq);
-    &json[..json.len().min(LOOKED_AT_BYTES)]
+    let beginning = |seq| {
+        let json = state.log.json(Seq(seq));
+        (Seq(seq), json[..json.len().min(LOOKED_AT_BYTES)].to_vec())
+    };
+    (first..=last).map(beginning).collect()
 }
 
 /// The first characters of a message, from the beginning of its JSON.
@@ -201,14 +131,17 @@ fn cut(json: &[u8]) -> String {
     }
 }
 
-fn timelines(state: &State) -> Vec<Timed> {
+/// The last appends, with times in milliseconds.
+fn timelines(state: &State) -> Value {
     let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
-    let timed = state.timeline.recent().map(|timed| Timed {
-        seq: timed.seq,
-        w: timed.w,
-        answered_ms: timed.answered.map(|(time, _)| ms(time)),
-        ok: timed.answered.is_some_and(|(_, ok)| ok),
-        acks: timed.acks.iter().map(|ack| ack.map(ms)).collect(),
+    let timed = state.timeline.recent().map(|timed| {
+        json!({
+            "seq": timed.seq,
+            "w": timed.w,
+            "answered_ms": timed.answered.map(|(time, _)| ms(time)),
+            "ok": timed.answered.is_some_and(|(_, ok)| ok),
+            "acks": timed.acks.iter().map(|ack| ack.map(ms)).collect::<Vec<_>>(),
+        })
     });
     timed.collect()
 }

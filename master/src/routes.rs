@@ -20,7 +20,6 @@ use serde_json::json;
 use crate::bodies::{AckState, Created, MasterHealth, PostMessage, ReplicationFailed};
 use crate::concern::Concern;
 use crate::events;
-use crate::metrics::Metrics;
 use crate::scrape;
 use crate::state::{NotAppended, ReadOnly, Replication};
 use crate::write::{Missing, Outcome, Stored};
@@ -58,21 +57,20 @@ impl Routes {
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
         let path = request.path.as_str();
-        match (path, request.method.as_str()) {
-            ("/", "GET" | "HEAD") => Response::text(200, "text/html; charset=utf-8", PAGE),
-            ("/health", "GET" | "HEAD") => self.health(),
-            ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => {
-                scrape::answer(&self.replication, &self.followers, http)
-            }
-            ("/openapi.json", "GET" | "HEAD") => {
+        let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
+        match (path, method) {
+            ("/", "GET") => Response::text(200, "text/html; charset=utf-8", PAGE),
+            ("/health", "GET") => self.health(),
+            ("/ready", "GET") => self.ready(),
+            ("/metrics", "GET") => scrape::answer(&self.replication, &self.followers, http),
+            ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
             ("/" | "/health" | "/ready" | "/metrics" | "/openapi.json" | "/events", _) => {
                 Response::method_not_allowed(READ)
             }
             ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
-            (_, method) if path.starts_with("/secondaries/") => self.chaos(path, method, request),
+            _ if path.starts_with("/secondaries/") => self.chaos(path, method, request),
             _ if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
         }
@@ -88,7 +86,7 @@ impl Routes {
         };
         let client = Client::new(url, CHAOS_TIMEOUT);
         let answer = match method {
-            "GET" | "HEAD" => client.get("/chaos"),
+            "GET" => client.get("/chaos"),
             "PUT" => client.put("/chaos", &request.body),
             _ => return Response::method_not_allowed("GET, HEAD, PUT"),
         };
@@ -103,20 +101,18 @@ impl Routes {
 
     fn health(&self) -> Response {
         let state = self.replication.lock();
-        let (last_seq, lines) = (state.log.last_seq(), &state.lines);
         let statuses = state.statuses(Instant::now()).into_iter();
-        let statuses = statuses.map(|(url, status)| (url.to_string(), status));
-        let read_only = state.read_only();
+        let reason = state.read_only().map(|why| why.to_string());
         let health = MasterHealth {
             status: "ok".into(),
             secondaries: self.replication.urls().to_vec(),
-            count: lines.stored_seq().0,
-            epoch: lines.epoch(),
-            last_seq,
-            committed_seq: lines.committed_seq(),
-            read_only: read_only.is_some(),
-            reason: read_only.map(|why| why.to_string()),
-            secondary_statuses: statuses.collect(),
+            count: state.lines.stored_seq().0,
+            epoch: state.lines.epoch(),
+            last_seq: state.log.last_seq(),
+            committed_seq: state.lines.committed_seq(),
+            read_only: reason.is_some(),
+            reason,
+            secondary_statuses: statuses.map(|(url, it)| (url.to_string(), it)).collect(),
         };
         drop(state);
         Response::json(200, &health)
@@ -135,86 +131,128 @@ impl Routes {
 
     fn post(&self, request: &Request, reply: Reply) {
         let start = Instant::now();
-        let minimal = prefers_minimal(request);
         let (draft, concern) = match self.parse(request) {
             Ok(parsed) => parsed,
             Err(refusal) => return reply.send(refusal),
         };
-        self.replication.write(&draft, concern, |replication, outcome| {
-            let duration = start.elapsed();
-            log_outcome(&draft, &outcome, duration);
-            count(&replication.metrics, &outcome, duration);
-            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            let response = match outcome {
-                Outcome::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
-                    acks.retain(|ack| ack.ack == AckState::Ok);
-                    let w = concern.acks_needed(replication.urls().len()) + 1;
-                    let created_now = Created { acks, duration_ms, w, seq, duplicate };
-                    created(replication, &created_now, minimal)
-                }
-                Outcome::Unacknowledged { stored, node, why } => {
-                    Response::json(502, &unacknowledged(concern, stored, &node, &why))
-                }
-                Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
-                    let error = "This Idempotency-Key was used with another message";
-                    let body = json!({ "error": error, "seq": seq, "stored": false });
-                    Response::json(422, &body)
-                }
-                Outcome::NotAppended(NotAppended::LogFull) => Response::refused(507, "log full"),
-                Outcome::NotAppended(NotAppended::ReadOnly(why)) => refused(&why),
-                Outcome::DiskFailed(seq, error) => {
-                    let body = json!({
-                        "error": "The master's disk has failed",
-                        "detail": error.problem,
-                        "seq": seq,
-                        "stored": "unknown",
-                    });
-                    Response::json(disk_status(&error), &body)
-                }
-            };
-            reply.send(response);
+        // RFC 7240.
+        let preferences = request.header("Prefer").unwrap_or("").split([',', ';']);
+        let minimal = preferences.map(str::trim).any(|one| one.eq_ignore_ascii_case(MINIMAL));
+        self.replication.write(&draft, concern, |_, outcome| {
+            let msg = excerpt(&draft.message);
+            reply.send(self.conclude(outcome, concern, minimal, &msg, start.elapsed()));
         });
+    }
+
+    /// Counts and logs the outcome of a POST, and makes the answer to it.
+    fn conclude(
+        &self,
+        outcome: Outcome,
+        concern: Concern,
+        minimal: bool,
+        msg: &str,
+        duration: Duration,
+    ) -> Response {
+        let metrics = &self.replication.metrics;
+        let (seconds, ms) = (duration.as_secs_f64(), duration.as_millis() as u64);
+        match outcome {
+            Outcome::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
+                metrics.created.observe(seconds);
+                metrics.duplicates.fetch_add(duplicate.into(), Relaxed);
+                let event = if duplicate { "recognised a duplicate" } else { "appended" };
+                info!("{event} seq={seq} msg={msg} duration_ms={ms}");
+                acks.retain(|ack| ack.ack == AckState::Ok);
+                let w = concern.acks_needed(self.replication.urls().len()) + 1;
+                let created = Created { acks, duration_ms: ms, w, seq, duplicate };
+                self.created(&created, minimal)
+            }
+            Outcome::Unacknowledged { stored, node, why } => {
+                metrics.failed.observe(seconds);
+                let failed = unacknowledged(concern, stored, &node, &why);
+                warn!(
+                    "appended without all acks seq={} msg={msg} secondary={node} detail={:?} \
+                     duration_ms={ms}",
+                    failed.seq,
+                    why.to_string(),
+                );
+                Response::json(502, &failed)
+            }
+            Outcome::DiskFailed(seq, StoreError { problem, is_full }) => {
+                metrics.failed.observe(seconds);
+                metrics.refused.add("disk");
+                warn!("appended without storing seq={seq} msg={msg} error={problem:?}");
+                let error = "The master's disk has failed";
+                let body =
+                    json!({ "error": error, "detail": problem, "seq": seq, "stored": "unknown" });
+                Response::json(if is_full { 507 } else { 500 }, &body)
+            }
+            Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
+                metrics.refused.add("key_reused");
+                debug!("refused a reused key seq={seq} msg={msg}");
+                let error = "This Idempotency-Key was used with another message";
+                Response::json(422, &json!({ "error": error, "seq": seq, "stored": false }))
+            }
+            Outcome::NotAppended(NotAppended::LogFull) => {
+                metrics.refused.add("log_full");
+                debug!("refused a message reason=\"log full\"");
+                Response::refused(507, "log full")
+            }
+            Outcome::NotAppended(NotAppended::ReadOnly(why)) => self.read_only(&why),
+        }
+    }
+
+    /// The refusal of a message that cannot be appended now.
+    fn read_only(&self, why: &ReadOnly) -> Response {
+        let (reason, status, error) = match why {
+            ReadOnly::NoQuorum { .. } => ("read_only", 503, "no quorum"),
+            ReadOnly::Fenced(_) => ("read_only", 503, "fenced"),
+            ReadOnly::Barred(_) => ("read_only", 503, "diverged"),
+            ReadOnly::DiskFailed(error) if error.is_full => ("disk", 507, "the disk has failed"),
+            ReadOnly::DiskFailed(_) => ("disk", 500, "the disk has failed"),
+        };
+        self.replication.metrics.refused.add(reason);
+        let detail = why.to_string();
+        debug!("refused a message reason={detail:?}");
+        let error = format!("{error}, master is read-only");
+        let body = json!({ "error": error, "detail": detail, "stored": false });
+        let response = Response::json(status, &body);
+        if status == 503 { response.with_header("Retry-After", "1") } else { response }
+    }
+
+    /// The answer 201: the original's, which carries the whole log, or the short one of a client
+    /// that prefers it.
+    fn created(&self, created: &Created, minimal: bool) -> Response {
+        let response = if minimal {
+            Response::json(201, created).with_header("Preference-Applied", MINIMAL)
+        } else {
+            // `{"messages":[…]` and `{"acks":…}` become one object.
+            let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
+            rest[0] = b',';
+            let state = self.replication.lock();
+            let last = state.lines.stored_seq();
+            Response::chunks(201, reading::messages_object(&state.log, Seq(1), last, &rest))
+        };
+        response.with_header("Location", format!("/messages/{}", created.seq))
     }
 
     fn parse(&self, request: &Request) -> Result<(Draft, Concern), Response> {
         let Ok(post) = read_object::<PostMessage>(&request.body) else {
             return Err(Response::error(400, EXPECTED_MSG));
         };
-        let refuse = |error: String| Response::refused(400, &error);
         let nodes = self.replication.urls().len() + 1;
         let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
-        let concern = Concern::parse(w, wtimeout, nodes, self.wtimeout).map_err(refuse)?;
-        let key = match request.header("Idempotency-Key") {
-            None => None,
-            Some(key) if is_key(key) => Some(key.into()),
-            Some(_) => {
-                return Err(refuse("Idempotency-Key must be 1 to 255 visible characters".into()));
-            }
+        let concern = Concern::parse(w, wtimeout, nodes, self.wtimeout)
+            .map_err(|error| Response::refused(400, &error))?;
+        let key = request.header("Idempotency-Key");
+        let is_key = |key: &str| {
+            (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
         };
-        Ok((Draft { message: post.msg, key }, concern))
-    }
-}
-
-fn is_key(key: &str) -> bool {
-    (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn refused(why: &ReadOnly) -> Response {
-    let (status, error) = match why {
-        ReadOnly::NoQuorum { .. } => (503, "no quorum, master is read-only"),
-        ReadOnly::Fenced(_) => (503, "fenced, master is read-only"),
-        ReadOnly::Barred(_) => (503, "diverged, master is read-only"),
-        ReadOnly::DiskFailed(error) => {
-            (disk_status(error), "the disk has failed, master is read-only")
+        if key.is_some_and(|key| !is_key(key)) {
+            let error = "Idempotency-Key must be 1 to 255 visible characters";
+            return Err(Response::refused(400, error));
         }
-    };
-    let body = json!({ "error": error, "detail": why.to_string(), "stored": false });
-    let response = Response::json(status, &body);
-    if status == 503 { response.with_header("Retry-After", "1") } else { response }
-}
-
-fn disk_status(error: &StoreError) -> u16 {
-    if error.is_full { 507 } else { 500 }
+        Ok((Draft { message: post.msg, key: key.map(Into::into) }, concern))
+    }
 }
 
 fn unacknowledged(
@@ -225,97 +263,19 @@ fn unacknowledged(
 ) -> ReplicationFailed {
     let Stored { seq, duplicate, is_saved, acks } = stored;
     let stored = if is_saved { true.into() } else { "unknown".into() };
-    let acked = acks.iter().filter(|ack| ack.ack == AckState::Ok);
-    let acked_by: Vec<Arc<str>> = acked.map(|ack| Arc::clone(&ack.secondary)).collect();
-    let (error, detail, acked_by) = match concern {
-        Concern::AllOrFail => (format!("Replication to {node} failed"), why.to_string(), None),
-        Concern::Nodes { w, timeout } => {
-            let (held, ms) =
-                (acked_by.len() + usize::from(is_saved), timeout.unwrap_or_default().as_millis());
-            let detail = match why {
-                Missing::Fenced => why.to_string(),
-                _ => format!("{held} of {w} nodes hold the entry after {ms} ms"),
-            };
-            (format!("Write concern w={w} not satisfied"), detail, Some(acked_by))
+    let (mut error, mut detail) = (format!("Replication to {node} failed"), why.to_string());
+    let mut acked_by = None;
+    if let Concern::Nodes { w, timeout } = concern {
+        let acked = acks.iter().filter(|ack| ack.ack == AckState::Ok);
+        let acked: Vec<Arc<str>> = acked.map(|ack| Arc::clone(&ack.secondary)).collect();
+        let (held, time) = (acked.len() + usize::from(is_saved), timeout.unwrap_or_default());
+        error = format!("Write concern w={w} not satisfied");
+        if !matches!(why, Missing::Fenced) {
+            detail = format!("{held} of {w} nodes hold the entry after {} ms", time.as_millis());
         }
-    };
+        acked_by = Some(acked);
+    }
     ReplicationFailed { error, detail, seq, stored, duplicate, acked_by, acks }
-}
-
-fn log_outcome(draft: &Draft, outcome: &Outcome, duration: Duration) {
-    let (msg, ms) = (excerpt(&draft.message), duration.as_millis());
-    match outcome {
-        Outcome::Acknowledged(Stored { seq, duplicate: false, .. }) => {
-            info!("appended seq={seq} msg={msg} duration_ms={ms}");
-        }
-        Outcome::Acknowledged(Stored { seq, .. }) => {
-            info!("recognised a duplicate seq={seq} msg={msg} duration_ms={ms}");
-        }
-        Outcome::Unacknowledged { stored: Stored { seq, .. }, node, why } => {
-            let detail = why.to_string();
-            warn!(
-                "appended without all acks seq={seq} msg={msg} secondary={node} detail={detail:?} \
-                 duration_ms={ms}"
-            );
-        }
-        Outcome::DiskFailed(seq, error) => {
-            warn!("appended without storing seq={seq} msg={msg} error={:?}", error.problem);
-        }
-        Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
-            debug!("refused a reused key seq={seq} msg={msg}");
-        }
-        Outcome::NotAppended(NotAppended::LogFull) => {
-            debug!("refused a message reason=\"log full\"");
-        }
-        Outcome::NotAppended(NotAppended::ReadOnly(why)) => {
-            debug!("refused a message reason={:?}", why.to_string());
-        }
-    }
-}
-
-fn count(metrics: &Metrics, outcome: &Outcome, duration: Duration) {
-    let seconds = duration.as_secs_f64();
-    match outcome {
-        Outcome::Acknowledged(stored) => {
-            metrics.created.observe(seconds);
-            if stored.duplicate {
-                metrics.duplicates.fetch_add(1, Relaxed);
-            }
-        }
-        Outcome::Unacknowledged { .. } => metrics.failed.observe(seconds),
-        Outcome::DiskFailed(..) => {
-            metrics.failed.observe(seconds);
-            metrics.refused.add("disk");
-        }
-        Outcome::NotAppended(refused) => metrics.refused.add(match refused {
-            NotAppended::ReadOnly(ReadOnly::DiskFailed(_)) => "disk",
-            NotAppended::ReadOnly(_) => "read_only",
-            NotAppended::LogFull => "log_full",
-            NotAppended::KeyReused(_) => "key_reused",
-        }),
-    }
-}
-
-/// The answer 201: the original's, which carries the whole log, or the short one of a client that
-/// prefers it (RFC 7240).
-fn created(replication: &Replication, created: &Created, minimal: bool) -> Response {
-    let response = if minimal {
-        Response::json(201, created).with_header("Preference-Applied", MINIMAL)
-    } else {
-        // `{"messages":[…]` and `{"acks":…}` become one object.
-        let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
-        rest[0] = b',';
-        let state = replication.lock();
-        let last = state.lines.stored_seq();
-        Response::chunks(201, reading::messages_object(&state.log, Seq(1), last, &rest))
-    };
-    response.with_header("Location", format!("/messages/{}", created.seq))
-}
-
-/// Whether the client prefers an answer without the log.
-fn prefers_minimal(request: &Request) -> bool {
-    let preferences = request.header("Prefer").unwrap_or("");
-    preferences.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case(MINIMAL))
 }
 
 impl Handler for Routes {
@@ -329,8 +289,8 @@ impl Handler for Routes {
                 follow::answer(request, reply, &*self.replication, &self.followers);
             }
             _ => {
-                let http = reply.stats();
-                reply.send(self.answer(request, http));
+                let answer = self.answer(request, reply.stats());
+                reply.send(answer);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use common::follow::Followers;
 use common::http::{Response, Stats};
-use common::metrics::{Exposition, NodeFigures};
+use common::metrics::Exposition;
 
 use crate::bodies::SecondaryStatus;
 use crate::health::Health;
@@ -17,20 +17,14 @@ use crate::state::Replication;
 pub fn answer(replication: &Replication, followers: &Followers, http: Stats) -> Response {
     let state = replication.lock();
     let lines = &state.lines;
-    let node = NodeFigures {
-        role: "master",
-        last_seq: lines.stored_seq(),
-        log_bytes: state.log.bytes(),
-        max_log_bytes: replication.max_log_bytes(),
-        read_only: state.read_only().is_some(),
-        followers: (followers.count(), followers.most()),
-        http,
-    };
+    let bytes = (state.log.bytes(), replication.max_log_bytes());
+    let (last_seq, is_read_only) = (lines.stored_seq(), state.read_only().is_some());
     let (epoch, committed_seq) = (lines.epoch().0 as f64, lines.committed_seq().0 as f64);
     let statuses = state.statuses(Instant::now());
     drop(state);
-    let mut out = Exposition::default();
-    node.write(&mut out, replication.metrics.refused.iter());
+    let refused = replication.metrics.refused.iter();
+    let mut out =
+        Exposition::of_node("master", last_seq, bytes, is_read_only, followers, &http, refused);
     write_counters(&mut out, &replication.metrics, replication.urls());
     out.gauge("epoch", "The reign of this master; 0 while it recovers").sample(&[], epoch);
     out.gauge("committed_seq", "The last entry that a majority has held")

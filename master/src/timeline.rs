@@ -4,6 +4,7 @@
 //! all of a short burst.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::entries::Seq;
@@ -36,30 +37,30 @@ pub struct Timed {
 /// The last appends.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    watchers: usize,
+    /// Each watcher holds a clone.
+    watchers: Arc<()>,
     recent: VecDeque<Timed>,
     /// The end of the time that kept appends account for, one [`SAMPLE_INTERVAL`] each.
     filled: Option<Instant>,
 }
 
 impl Timeline {
-    /// Adds a watcher.
-    pub fn watch(&mut self) {
-        self.watchers += 1;
-    }
-
-    /// Removes a watcher.
-    pub fn unwatch(&mut self) {
-        self.watchers -= 1;
-        if self.watchers == 0 {
+    /// Adds a watcher, who watches until the value is dropped.
+    pub fn watch(&mut self) -> Arc<()> {
+        if !self.is_watched() {
             self.recent.clear();
         }
+        Arc::clone(&self.watchers)
+    }
+
+    fn is_watched(&self) -> bool {
+        Arc::strong_count(&self.watchers) > 1
     }
 
     /// Notes an append for a client that waits for `w` nodes.
     pub fn appended(&mut self, seq: Seq, w: usize, secondaries: usize, now: Instant) {
         let filled = self.filled.map_or(now, |filled| filled.max(now));
-        if self.watchers == 0 || filled > now + BURST * SAMPLE_INTERVAL {
+        if !self.is_watched() || filled > now + BURST * SAMPLE_INTERVAL {
             return;
         }
         self.filled = Some(filled + SAMPLE_INTERVAL);
@@ -84,8 +85,8 @@ impl Timeline {
     /// Notes the answer to the client of this entry; `ok` for 201.
     pub fn answered(&mut self, seq: Seq, ok: bool, now: Instant) {
         let waiting = self.recent.iter_mut().rfind(|timed| timed.seq == seq);
-        if let Some(timed) = waiting.filter(|timed| timed.answered.is_none()) {
-            timed.answered = Some((now - timed.at, ok));
+        if let Some(timed) = waiting {
+            timed.answered.get_or_insert((now - timed.at, ok));
         }
     }
 
@@ -107,7 +108,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         timeline.appended(Seq(1), 3, 2, at(0));
         assert_eq!(timeline.recent().count(), 0, "nobody watches");
-        timeline.watch();
+        let watching = timeline.watch();
         for n in 2..12 {
             timeline.appended(Seq(n), 3, 2, at(20));
         }
@@ -120,7 +121,10 @@ mod tests {
         assert_eq!((kept.len(), kept[0], kept[29]), (MOST, 150, 208), "one in 20 ms");
         let last = timeline.recent().last().unwrap();
         assert_eq!(last.answered, Some((Duration::from_millis(7), true)));
-        timeline.unwatch();
-        assert_eq!(timeline.recent().count(), 0);
+        drop(watching);
+        timeline.appended(Seq(210), 3, 2, at(9_000));
+        assert_eq!(timeline.recent().last().unwrap().seq, Seq(208), "nobody watches any more");
+        let _watching = timeline.watch();
+        assert_eq!(timeline.recent().count(), 0, "a watcher sees what comes");
     }
 }

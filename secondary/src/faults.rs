@@ -6,7 +6,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use common::json::{Whole, present, read_object};
 use common::locked::locked;
@@ -45,15 +44,10 @@ pub struct FaultInjector {
 }
 
 impl FaultInjector {
-    /// A delay and no errors.
-    pub fn new(delay: Duration) -> FaultInjector {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let faults = Faults { delay_ms, error_rate: 0.0, error_after_store: 0.0 };
-        FaultInjector {
-            faults: Mutex::new(faults),
-            dice: RandomState::new(),
-            throws: AtomicU64::new(0),
-        }
+    /// A delay in milliseconds, and no errors.
+    pub fn new(delay_ms: u64) -> FaultInjector {
+        let faults = Mutex::new(Faults { delay_ms, error_rate: 0.0, error_after_store: 0.0 });
+        FaultInjector { faults, dice: RandomState::new(), throws: AtomicU64::new(0) }
     }
 
     /// The present faults.
@@ -61,10 +55,8 @@ impl FaultInjector {
         *locked(&self.faults)
     }
 
-    /// Changes faults as the body of a `PUT /chaos` says.
-    ///
-    /// # Errors
-    /// The problem with the body, in words; nothing has changed then.
+    /// Changes faults as the body of a `PUT /chaos` says. Fails with the problem of the body, in
+    /// words; nothing has changed then.
     pub fn change(&self, body: &[u8]) -> Result<Faults, String> {
         let change: Change = read_object(body).map_err(|error| error.to_string())?;
         let old = self.faults();
@@ -85,9 +77,6 @@ impl FaultInjector {
 
     /// Whether a fault of this rate happens now.
     pub fn strikes(&self, rate: f64) -> bool {
-        if rate <= 0.0 {
-            return false;
-        }
         let throw = self.dice.hash_one(self.throws.fetch_add(1, Relaxed));
         // 53 bits are a uniformly distributed double from 0 on and below 1.
         ((throw >> 11) as f64) / ((1_u64 << 53) as f64) < rate
@@ -101,7 +90,7 @@ mod tests {
     #[test]
     fn faults_change_one_by_one() {
         // Goal: absent values stay, and a bad body changes nothing.
-        let injector = FaultInjector::new(Duration::from_millis(5));
+        let injector = FaultInjector::new(5);
         injector.change(br#"{"error_rate":0.25}"#).unwrap();
         let expected = Faults { delay_ms: 5, error_rate: 0.25, error_after_store: 0.0 };
         assert_eq!(injector.faults(), expected);
@@ -116,7 +105,7 @@ mod tests {
 
     #[test]
     fn faults_strike_as_often_as_they_should() {
-        let injector = FaultInjector::new(Duration::ZERO);
+        let injector = FaultInjector::new(0);
         let count = |rate| (0..4000).filter(|_| injector.strikes(rate)).count();
         assert_eq!((count(0.0), count(1.0)), (0, 4000));
         let quarter = count(0.25);

@@ -8,31 +8,23 @@ use common::store::Role;
 use secondary::faults::FaultInjector;
 use secondary::replica::Replica;
 use secondary::routes::Routes;
-use secondary::settings::{Cli, Command};
+use secondary::settings::{Cli, Command, Settings};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let settings = match cli.check() {
+    let (node, settings) = match cli.check() {
         Ok(settings) => settings,
         Err(problems) => return node::bad_settings("secondary", &problems),
     };
     if let Some(Command::Healthcheck) = cli.command {
-        return node::healthcheck("secondary", &settings.node);
+        return node::healthcheck("secondary", &node);
     }
-    let describe = format!(
-        "role=secondary delay_ms={} chaos={} idempotency_keys={}",
-        settings.delay.as_millis(),
-        u8::from(settings.chaos),
-        settings.node.idempotency_keys,
-    );
-    node::run("secondary", &settings.node, &describe, |_| {
-        let (keys, bytes) = (settings.node.idempotency_keys, settings.node.max_log_bytes);
-        let disk = node::open_store(&settings.node, Role::Secondary)?;
-        Ok(Routes::new(
-            Replica::new(disk, keys, bytes),
-            FaultInjector::new(settings.delay),
-            settings.chaos,
-            settings.node.max_followers,
-        ))
+    let Settings { delay_ms, chaos } = settings;
+    let describe = format!("role=secondary delay_ms={delay_ms} chaos={chaos}");
+    node::run("secondary", &node, &describe, || {
+        let disk = node::open_store(&node, Role::Secondary)?;
+        let replica = Replica::new(disk, node.idempotency_keys, node.max_log_bytes);
+        let faults = FaultInjector::new(delay_ms);
+        Ok(Routes::new(replica, faults, chaos == 1, node.max_followers))
     })
 }

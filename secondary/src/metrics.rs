@@ -4,24 +4,17 @@ use std::iter;
 
 use common::follow::Followers;
 use common::http::{Response, Stats};
-use common::metrics::{Counts, Exposition, NodeFigures};
+use common::metrics::{Counts, Exposition};
 
 use crate::replica::Replica;
 
 /// The answer to `GET /metrics`; `calls` are the master's calls, by result.
 pub fn answer(replica: &Replica, calls: &Counts, followers: &Followers, http: Stats) -> Response {
     let (log_bytes, accepted) = replica.figures();
-    let node = NodeFigures {
-        role: "secondary",
-        last_seq: replica.position().last_seq,
-        log_bytes,
-        max_log_bytes: replica.max_log_bytes(),
-        read_only: replica.read_only().is_some(),
-        followers: (followers.count(), followers.most()),
-        http,
-    };
-    let mut out = Exposition::default();
-    node.write(&mut out, iter::empty());
+    let (last_seq, bytes) = (replica.position().last_seq, (log_bytes, replica.max_log_bytes()));
+    let (is_read_only, refused) = (replica.read_only().is_some(), iter::empty());
+    let mut out =
+        Exposition::of_node("secondary", last_seq, bytes, is_read_only, followers, &http, refused);
     out.counter("entries_accepted", "Entries taken into the copy since the start")
         .sample(&[], accepted);
     let mut received = out.counter("calls_received", "Calls of a master, by result");

@@ -47,19 +47,20 @@ impl Routes {
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
         let body = request.body.as_slice();
-        match (request.path.as_str(), request.method.as_str()) {
-            ("/health", "GET" | "HEAD") => self.health(),
-            ("/ready", "GET" | "HEAD") => self.ready(),
-            ("/metrics", "GET" | "HEAD") => {
+        let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
+        match (request.path.as_str(), method) {
+            ("/health", "GET") => self.health(),
+            ("/ready", "GET") => self.ready(),
+            ("/metrics", "GET") => {
                 metrics::answer(&self.replica, &self.calls, &self.followers, http)
             }
-            ("/openapi.json", "GET" | "HEAD") => {
+            ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
-            ("/entries", "GET" | "HEAD") => self.entries(&request.query),
+            ("/entries", "GET") => self.entries(&request.query),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
-            ("/chaos", "GET" | "HEAD") if self.chaos => Response::json(200, &self.faults.faults()),
+            ("/chaos", "GET") if self.chaos => Response::json(200, &self.faults.faults()),
             ("/chaos", "PUT") if self.chaos => self.change_faults(body),
             ("/chaos", _) if self.chaos => Response::method_not_allowed("GET, HEAD, PUT"),
             ("/replicate" | "/heartbeat", _) => Response::method_not_allowed("POST"),
@@ -171,8 +172,8 @@ impl Handler for Routes {
                 follow::answer(request, reply, &self.replica, &self.followers);
             }
             _ => {
-                let http = reply.stats();
-                reply.send(self.answer(request, http));
+                let answer = self.answer(request, reply.stats());
+                reply.send(answer);
             }
         }
     }

@@ -7,18 +7,17 @@
 
 mod transport;
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ureq::http::{Response, Uri};
-use ureq::typestate::WithBody;
+use ureq::http::{Method, Request, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
-use ureq::{Agent, Body, Error, RequestBuilder, Timeout};
+use ureq::{Agent, AsSendBody, Error, Timeout};
 
+use crate::locked::locked;
 use transport::WholeCalls;
 
 /// Bytes of an answer that are read at most.
@@ -48,25 +47,14 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer, in words for an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallError(String);
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for CallError {}
-
-/// Calls one other node.
+/// Calls one other node. A call fails when there is no complete answer in time, with the reason in
+/// words for an operator.
 #[derive(Debug)]
 pub struct Client {
     base: String,
     /// The kept connections. Replaced when they are broken off.
     agent: Mutex<Agent>,
-    addresses: Arc<Addresses>,
+    address: Address,
     timeout: Duration,
 }
 
@@ -74,27 +62,18 @@ impl Client {
     /// For the node at this base URL (`http://host:port`, no slash at the end). Each call,
     /// connecting and reading included, is bounded by `timeout`.
     pub fn new(base: &str, timeout: Duration) -> Client {
-        let addresses = Arc::new(Addresses::default());
-        let agent = Mutex::new(new_agent(timeout, &addresses));
-        Client { base: base.to_string(), agent, addresses, timeout }
+        let address = Address::default();
+        let agent = Mutex::new(new_agent(timeout, &address));
+        Client { base: base.to_string(), agent, address, timeout }
     }
 
     /// Ends all connections: they may lead nowhere. Calls that are waiting on them are made again
     /// at once, on new ones, within the time that they have left.
     pub fn reconnect(&self) {
-        self.addresses.forget();
-        let fresh = new_agent(self.timeout, &self.addresses);
-        let old = mem::replace(&mut *self.lock_agent(), fresh);
+        self.address.forget();
+        let fresh = new_agent(self.timeout, &self.address);
+        let old = mem::replace(&mut *locked(&self.agent), fresh);
         old.shutdown();
-    }
-
-    fn agent(&self) -> Agent {
-        self.lock_agent().clone()
-    }
-
-    fn lock_agent(&self) -> MutexGuard<'_, Agent> {
-        // It is replaced whole.
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The base URL of the node.
@@ -103,75 +82,66 @@ impl Client {
     }
 
     /// Posts JSON to a path.
-    ///
-    /// # Errors
-    /// When there is no complete answer in time.
-    pub fn post(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
-        self.send(body, || self.agent().post(format!("{}{path}", self.base)))
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<Answer, String> {
+        self.call(Method::POST, path, Some(body))
     }
 
     /// Puts JSON to a path.
-    ///
-    /// # Errors
-    /// When there is no complete answer in time.
-    pub fn put(&self, path: &str, body: &[u8]) -> Result<Answer, CallError> {
-        self.send(body, || self.agent().put(format!("{}{path}", self.base)))
-    }
-
-    fn send(
-        &self,
-        body: &[u8],
-        request: impl Fn() -> RequestBuilder<WithBody>,
-    ) -> Result<Answer, CallError> {
-        self.call(|left| {
-            let request = request().header("Content-Type", "application/json");
-            match left {
-                None => request.send(body),
-                Some(left) => request.config().timeout_global(Some(left)).build().send(body),
-            }
-        })
+    pub fn put(&self, path: &str, body: &[u8]) -> Result<Answer, String> {
+        self.call(Method::PUT, path, Some(body))
     }
 
     /// Gets a path.
-    ///
-    /// # Errors
-    /// When there is no complete answer in time.
-    pub fn get(&self, path: &str) -> Result<Answer, CallError> {
-        self.call(|left| {
-            let request = self.agent().get(format!("{}{path}", self.base));
-            match left {
-                None => request.call(),
-                Some(left) => request.config().timeout_global(Some(left)).build().call(),
-            }
-        })
+    pub fn get(&self, path: &str) -> Result<Answer, String> {
+        self.call(Method::GET, path, None)
     }
 
-    fn call(
-        &self,
-        attempt: impl Fn(Option<Duration>) -> Result<Response<Body>, Error>,
-    ) -> Result<Answer, CallError> {
+    fn call(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, String> {
         let start = Instant::now();
-        let mut result = attempt(None).and_then(read);
+        let mut result = self.attempt(&method, path, body, None);
         for _ in 0..RETRIES {
             let left = self.timeout.saturating_sub(start.elapsed());
             match &result {
                 Err(error) if is_closed_connection(error) && !left.is_zero() => {
-                    result = attempt(Some(left)).and_then(read);
+                    result = self.attempt(&method, path, body, Some(left));
                 }
                 _ => break,
             }
         }
         result.map_err(|error| {
-            self.addresses.forget();
-            CallError(reason(&error, self.timeout))
+            self.address.forget();
+            reason(&error, self.timeout)
         })
+    }
+
+    /// Makes a call once, in the time that is left if that is less than the whole timeout.
+    fn attempt(
+        &self,
+        method: &Method,
+        path: &str,
+        mut body: Option<&[u8]>,
+        left: Option<Duration>,
+    ) -> Result<Answer, Error> {
+        let agent = locked(&self.agent).clone();
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let mut nothing = ();
+        let body = body.as_mut().map_or_else(|| nothing.as_body(), AsSendBody::as_body);
+        let mut request = request.body(body)?;
+        if left.is_some() {
+            request = agent.configure_request(request).timeout_global(left).build();
+        }
+        let response = agent.run(request)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().into_with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+        Ok(Answer { status, body })
     }
 }
 
-/// That this is the base URL of a node, `http://host:port`.
-///
-/// # Errors
-/// The reason why not, in words that follow the URL.
+/// That this is the base URL of a node, `http://host:port`. Fails with the reason why not, in words
+/// that follow the URL.
 pub fn check_base_url(url: &str) -> Result<(), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
     if uri.scheme_str() != Some("http") {
@@ -191,7 +161,7 @@ pub fn check_base_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn new_agent(timeout: Duration, addresses: &Arc<Addresses>) -> Agent {
+fn new_agent(timeout: Duration, address: &Address) -> Agent {
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))
         .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -207,14 +177,7 @@ fn new_agent(timeout: Duration, addresses: &Arc<Addresses>) -> Agent {
         .input_buffer_size(8 * 1024)
         .output_buffer_size(16 * 1024)
         .build();
-    let resolver = SharedAddresses(Arc::clone(addresses));
-    Agent::with_parts(config, WholeCalls::default(), resolver)
-}
-
-fn read(response: Response<Body>) -> Result<Answer, Error> {
-    let status = response.status().as_u16();
-    let body = response.into_body().into_with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
-    Ok(Answer { status, body })
+    Agent::with_parts(config, WholeCalls::default(), address.clone())
 }
 
 /// Whether the peer ended the connection, as it does with kept ones when it restarts.
@@ -235,7 +198,10 @@ fn reason(error: &Error, timeout: Duration) -> String {
         Error::Io(error) => match error.kind() {
             ErrorKind::ConnectionRefused => "connection refused".into(),
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable".into(),
-            _ if is_resolver_failure(error) => "its name does not resolve".into(),
+            // The standard library reports a name that does not resolve as uncategorised.
+            _ if error.raw_os_error().is_none() && error.to_string().contains("lookup address") => {
+                "its name does not resolve".into()
+            }
             _ => format!("connection broken: {error}"),
         },
         Error::Protocol(error) => format!("not an HTTP answer: {error}"),
@@ -244,47 +210,30 @@ fn reason(error: &Error, timeout: Duration) -> String {
     }
 }
 
-/// The standard library reports a name that does not resolve as an uncategorised error.
-fn is_resolver_failure(error: &std::io::Error) -> bool {
-    error.raw_os_error().is_none() && error.to_string().contains("lookup address")
-}
+/// The last known addresses of one node. The system's resolver, which spends a thread on its
+/// timeout, is asked only when they are too old.
+#[derive(Debug, Default, Clone)]
+struct Address(Arc<Mutex<Option<(Instant, ResolvedSocketAddrs)>>>);
 
-/// The last known addresses of one node.
-#[derive(Debug, Default)]
-struct Addresses(Mutex<Option<(Instant, ResolvedSocketAddrs)>>);
-
-impl Addresses {
-    fn known(&self) -> Option<ResolvedSocketAddrs> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().filter(|(at, _)| at.elapsed() < ADDRESS_EXPIRES).map(|(_, a)| a.clone())
-    }
-
-    fn remember(&self, addresses: ResolvedSocketAddrs) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some((Instant::now(), addresses));
-    }
-
+impl Address {
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *locked(&self.0) = None;
     }
 }
 
-/// Asks the system's resolver, which spends a thread on its timeout, only when it must.
-#[derive(Debug)]
-struct SharedAddresses(Arc<Addresses>);
-
-impl Resolver for SharedAddresses {
+impl Resolver for Address {
     fn resolve(
         &self,
         uri: &Uri,
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        if let Some(known) = self.0.known() {
-            return Ok(known);
+        let known = locked(&self.0).clone();
+        if let Some((_, addresses)) = known.filter(|(at, _)| at.elapsed() < ADDRESS_EXPIRES) {
+            return Ok(addresses);
         }
         let found = DefaultResolver::default().resolve(uri, config, timeout)?;
-        self.0.remember(found.clone());
+        *locked(&self.0) = Some((Instant::now(), found.clone()));
         Ok(found)
     }
 }
