@@ -27,7 +27,7 @@ impl Replication {
 
     /// Makes a call, settles its line, and wakes the threads that its answer concerns.
     pub(crate) fn make_call(&self, call: &Call) {
-        let client = &self.clients[call.line];
+        let (client, since) = (&self.clients[call.line], Instant::now());
         let (first, last) = (call.first, call.last);
         // A line whose call is never settled would be stopped for good.
         let posted = catch_unwind(AssertUnwindSafe(|| client.post("/replicate", &call.body)));
@@ -37,13 +37,15 @@ impl Replication {
             Err(_) => Verdict::Failed("panicked".into()),
         };
         let now = Instant::now();
-        let (secondary, us) = (client.base(), (now - call.since).as_micros());
+        let (secondary, us) = (client.base(), (now - since).as_micros());
         debug!(
             "called secondary={secondary} first_seq={first} last_seq={last} verdict={verdict:?} \
              duration_us={us}"
         );
         let mut state = self.lock();
-        let State { log, lines, waiters, timeline, .. } = &mut *state;
+        let State { log, lines, waiters, timeline, couriers, .. } = &mut *state;
+        // A courier that was out with this call looks next.
+        couriers.iter_mut().for_each(|own| _ = own.out_with.take_if(|out| *out == call.number));
         let was_failing = lines.secondaries()[call.line].last_error().is_some();
         let failure = lines.settle(call, verdict, log, now, random());
         self.metrics.called(call.line, last.0 + 1 - first.0, failure.is_none());
@@ -54,7 +56,7 @@ impl Replication {
         }
         timeline.acked(lines, now);
         self.log_change(lines, call.line, was_failing);
-        wake(state, took);
+        wake(state, call.line, took);
     }
 
     /// Logs a failure when it begins and when it ends, however often it repeats.

@@ -26,8 +26,11 @@ pub enum Errand {
     /// A call to make.
     Call(Call),
     /// Entries to write to the disk.
-    Write(Batch),
+    Write(IsWhole, Batch),
 }
+
+/// Whether a batch reaches the end of the log.
+type IsWhole = bool;
 
 /// How long a secondary may take to say how it is.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,7 +103,7 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
     while let Some(replication) = replication.upgrade() {
         match replication.next_errand(line) {
             Ok(Errand::Call(call)) => replication.make_call(&call),
-            Ok(Errand::Write(batch)) => replication.write_batch(&batch),
+            Ok(Errand::Write(is_whole, batch)) => replication.write_batch(is_whole, &batch),
             Err(until) => {
                 drop(replication);
                 let until = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
@@ -126,17 +129,17 @@ impl Replication {
     }
 
     /// Writes a batch to the disk, with the epoch of this reign, and settles it.
-    pub(crate) fn write_batch(&self, batch: &Batch) {
+    pub(crate) fn write_batch(&self, is_whole: IsWhole, batch: &Batch) {
         let Some(store) = &self.store else { return };
         let (since, epoch) = (Instant::now(), self.lock().lines.epoch());
         let written = store.write(batch, epoch);
         let mut state = self.lock();
-        state.lines.settle_disk(batch.last(), written.is_ok());
         match written {
-            Ok(()) => self.bell.ring(state.lines.stored_seq()),
+            Ok(()) => state.lines.settle_disk(batch.last()),
             Err(error) => state.fail_disk(error),
         }
-        wake(state, Some(since.elapsed()));
+        self.bell.ring(state.lines.stored_seq());
+        wake(state, self.clients.len(), is_whole.then(|| since.elapsed()));
     }
 
     /// A number for a heartbeat, and what it tells this secondary.
@@ -184,7 +187,7 @@ impl Replication {
         self.log_change(lines, line, was_failing);
         let is_back =
             changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();
-        wake(state, None);
+        wake(state, line, None);
         if is_back {
             // Calls from before may hang on connections that lead nowhere; they are made again.
             self.clients[line].reconnect();
@@ -198,12 +201,17 @@ impl State {
         let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
         let State { log, lines, couriers, .. } = self;
         let errand = if line == lines.disk_id() {
-            lines.claim_disk(log, TRANSACTION_BYTES, now).map(Errand::Write)
+            let batch = lines.claim_disk(log, TRANSACTION_BYTES, now);
+            batch.map(|batch| Errand::Write(batch.last() == log.last_seq(), batch))
         } else {
             lines.claim(line, log.last_seq(), urgent, log, now).map(Errand::Call)
         };
-        let sleeps_until = if errand.is_some() { When::Now } else { due };
-        couriers.iter_mut().skip(line).take(1).for_each(|own| own.1 = sleeps_until);
+        if let Some(own) = couriers.get_mut(line) {
+            own.sleeps_until = if errand.is_some() { When::Now } else { due };
+            if let Some(Errand::Call(call)) = &errand {
+                own.out_with = Some(call.number);
+            }
+        }
         errand.ok_or(due)
     }
 
@@ -219,47 +227,53 @@ impl State {
 
     /// Wakes the courier of the disk, if it has something to write.
     pub(crate) fn wake_disk(&mut self, now: Instant) {
-        let disk = self.lines.disk_id();
-        self.due_couriers(disk, now).iter().for_each(Thread::unpark);
+        self.senders(self.lines.disk_id(), None, now).iter().for_each(Thread::unpark);
     }
 
-    /// The couriers to wake, from that of the line `first` on, after something has changed. They count as awake from now on.
-    fn due_couriers(&mut self, first: LineId, now: Instant) -> Vec<Thread> {
+    /// The threads to wake, for the lines from `first` on, because something can be sent: a courier,
+    /// which counts as awake from now on, or a waiting request if the courier is out. `changed` is
+    /// the line to which something has happened.
+    fn senders(&mut self, first: LineId, changed: Option<LineId>, now: Instant) -> Vec<Thread> {
         let mut threads = Vec::new();
-        for line in first..self.couriers.len() {
-            let due = self.left_over_at(line);
-            // While a call is out, its end wakes the courier.
-            let waits =
-                due.is_due(now) || self.lines.secondaries().get(line).is_none_or(Line::is_idle);
-            let (thread, sleeps_until) = &mut self.couriers[line];
-            if waits && due < *sleeps_until {
-                *sleeps_until = When::Now;
-                threads.push(thread.clone());
+        for id in first..self.couriers.len() {
+            let due = self.left_over_at(id);
+            let State { lines, waiters, couriers, .. } = self;
+            // The end of the call that is out on a busy line changes that line.
+            let is_idle = lines.secondaries().get(id).is_none_or(Line::is_idle);
+            if due == When::Blocked || !(changed == Some(id) || is_idle || due.is_due(now)) {
+                continue;
+            }
+            let courier = &mut couriers[id];
+            if courier.out_with.is_some() {
+                threads.extend(waiters.stand_in(id, lines));
+            } else if due < courier.sleeps_until {
+                courier.sleeps_until = When::Now;
+                threads.push(courier.thread.clone());
             }
         }
         threads
     }
 }
 
-/// Lets go of the state and wakes the threads that a change concerns. `took` is the time that a
-/// whole batch took which is acknowledged now.
-pub(crate) fn wake(mut state: MutexGuard<'_, State>, took: Option<Duration>) {
+/// Lets go of the state and wakes the threads that a change of this line concerns. `took` is the
+/// time of a whole batch that is acknowledged now.
+pub(crate) fn wake(mut state: MutexGuard<'_, State>, line: LineId, took: Option<Duration>) {
     let now = Instant::now();
     let State { lines, waiters, .. } = &mut *state;
     let decided = waiters.decided(lines);
     if let Some(took) = took {
         lines.batch_answered(decided.len(), took, now);
     }
-    let couriers = state.due_couriers(0, now);
+    let senders = state.senders(0, Some(line), now);
     drop(state);
-    couriers.iter().chain(&decided).for_each(Thread::unpark);
+    senders.iter().chain(&decided).for_each(Thread::unpark);
 }
 
 /// Lets go of the state and wakes the couriers that have something to send.
 pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
-    let couriers = state.due_couriers(0, now);
+    let senders = state.senders(0, None, now);
     drop(state);
-    couriers.iter().for_each(Thread::unpark);
+    senders.iter().for_each(Thread::unpark);
 }
 
 #[cfg(test)]
@@ -269,11 +283,15 @@ mod tests {
     use super::*;
     use crate::concern::Concern;
     use crate::health::Thresholds;
-    use crate::lines::{Found, SPACING, Verdict};
+    use crate::lines::{Found, SPACING, Verdict, WINDOW};
     use crate::state::Options;
-    use crate::waiters::Ticket;
+    use crate::waiters::{Standing, Ticket};
 
-    fn replication() -> Replication {
+    const ANY: Concern = Concern::Nodes { w: 2, timeout: None };
+    const FAST: Concern = Concern::AllOrFail;
+    const MS: Duration = Duration::from_millis(1);
+
+    fn replication(found: Found) -> Replication {
         let options = Options {
             secondaries: vec!["http://a".into()],
             ack_timeout: Duration::from_secs(1),
@@ -283,14 +301,21 @@ mod tests {
             max_log_bytes: u64::MAX,
         };
         let replication = Replication::new(options, None);
-        let found = Found::Ours(position(0));
         replication.begin_reign(Epoch(1), &[], vec![thread::current()], &[found]);
         replication
+    }
+
+    fn level() -> Replication {
+        replication(Found::Ours(position(0)))
     }
 
     fn position(last: u64) -> Position {
         let last_epoch = if last == 0 { Epoch(0) } else { Epoch(1) };
         Position { last_seq: Seq(last), last_epoch, epoch: Epoch(1), instance: "1".into() }
+    }
+
+    fn failed() -> Verdict {
+        Verdict::Failed("no answer".into())
     }
 
     impl State {
@@ -299,63 +324,174 @@ mod tests {
             self.waiters.add(seq, concern, thread::current(), &self.lines)
         }
 
-        fn end(&mut self, call: &Call, verdict: Verdict, now: Instant) {
-            if let Some(failure) = self.lines.settle(call, verdict, &self.log, now, 0) {
-                self.waiters.note_failure(&failure, now);
+        fn claim(&mut self, ticket: Ticket, concern: Concern, now: Instant) -> Call {
+            self.claim_free(ticket, concern, now).remove(0)
+        }
+
+        fn courier_goes_out(&mut self, now: Instant) -> Call {
+            let errand = self.next_errand(0, now);
+            let Ok(Errand::Call(call)) = errand else { panic!("nothing to send: {errand:?}") };
+            call
+        }
+
+        /// Settles a call. Returns how many are woken to send more.
+        fn end(&mut self, call: &Call, verdict: Verdict, now: Instant) -> usize {
+            let State { lines, waiters, log, couriers, .. } = self;
+            couriers[0].out_with.take_if(|out| *out == call.number);
+            if let Some(failure) = lines.settle(call, verdict, log, now, 0) {
+                waiters.note_failure(&failure, now);
             }
+            waiters.decided(lines);
+            self.senders(0, Some(0), now).len()
+        }
+
+        fn hear(&mut self, last: u64, now: Instant) -> usize {
+            let number = self.lines.next_number();
+            self.lines.observe(0, number, &position(last), &self.log, now).unwrap();
+            self.senders(0, Some(0), now).len()
+        }
+
+        fn appended(&mut self, now: Instant) -> usize {
+            self.senders(0, None, now).len()
         }
     }
 
-    const ANY: Concern = Concern::Nodes { w: 2, timeout: None };
-
     #[test]
     fn a_courier_sends_what_requests_left_over() {
-        let (replication, now) = (replication(), Instant::now());
+        let (replication, now) = (level(), Instant::now());
         let mut state = replication.lock();
         let first = state.post(ANY, now);
-        let calls = state.claim_free(first, ANY, now);
-        assert_eq!(calls.len(), 1);
+        let call = state.claim(first, ANY, now);
         let second = state.post(ANY, now);
         assert!(state.claim_free(second, ANY, now).is_empty(), "the line is busy");
-        assert!(state.due_couriers(0, now).is_empty(), "the end of the call will wake it");
-        state.end(&calls[0], Verdict::Acked(position(1)), now);
-        assert_eq!(state.due_couriers(0, now).len(), 1);
-        assert_eq!(state.due_couriers(0, now).len(), 0, "it is awake");
-        let Ok(Errand::Call(call)) = state.next_errand(0, now) else { panic!("nothing to send") };
+        assert_eq!(state.appended(now), 0, "the end of the call will wake it");
+        assert_eq!(state.end(&call, Verdict::Acked(position(1)), now), 1);
+        assert_eq!(state.appended(now), 0, "it is awake");
+        let call = state.courier_goes_out(now);
         assert_eq!((call.first, call.last), (Seq(2), Seq(2)));
-        state.end(&call, Verdict::Acked(position(2)), now);
+        assert_eq!(state.end(&call, Verdict::Acked(position(2)), now), 0);
         assert_eq!(state.next_errand(0, now).unwrap_err(), When::Blocked);
     }
 
     #[test]
     fn a_request_looks_again_when_a_busy_line_has_room() {
-        let (replication, now) = (replication(), Instant::now());
+        let (replication, now) = (level(), Instant::now());
         let mut state = replication.lock();
-        let number = state.lines.next_number();
-        let State { lines, log, .. } = &mut *state;
-        lines.observe(0, number, &position(0), log, now).unwrap();
         let first = state.post(ANY, now);
-        assert_eq!(state.claim_free(first, ANY, now).len(), 1);
-        assert_eq!(state.room_at(first), None, "its entry is on its way");
+        state.claim(first, ANY, now);
+        assert_eq!(state.room_at(first, ANY), None, "its entry is on its way");
         let second = state.post(ANY, now);
-        assert_eq!(state.room_at(second), Some(now + SPACING));
+        assert_eq!(state.room_at(second, ANY), Some(now + SPACING));
         assert_eq!(state.claim_free(second, ANY, now + SPACING).len(), 1);
     }
 
     #[test]
     fn a_courier_waits_out_the_pause_unless_someone_is_urgent() {
-        let (replication, now) = (replication(), Instant::now());
+        let (replication, now) = (replication(Found::Nothing), Instant::now());
         let mut state = replication.lock();
         let patient = state.post(ANY, now);
-        let call = state.claim_free(patient, ANY, now).remove(0);
-        let fast = state.post(Concern::AllOrFail, now);
-        state.end(&call, Verdict::Failed("no answer".into()), now);
+        let call = state.claim(patient, ANY, now);
+        let fast = state.post(FAST, now);
+        assert_eq!(state.end(&call, failed(), now), 1);
         assert_eq!(state.left_over_at(0), When::Now, "the second request fails fast");
         state.waiters.remove(fast);
-        let due = state.left_over_at(0);
+        let due = state.next_errand(0, now).unwrap_err();
         assert!(due > When::At(now), "{due:?}");
-        assert_eq!(state.due_couriers(0, now).len(), 1, "to wait until the pause is over");
-        assert_eq!(state.next_errand(0, now).unwrap_err(), due);
-        assert_eq!(state.due_couriers(0, now).len(), 0, "it will look by itself");
+        assert_eq!(state.appended(now), 0, "it will look by itself");
+    }
+
+    #[test]
+    fn a_failure_beside_a_hanging_call_wakes_the_courier() {
+        let (replication, now) = (level(), Instant::now());
+        let mut state = replication.lock();
+        let first = state.post(ANY, now);
+        let _hanging = state.claim(first, ANY, now);
+        assert_eq!(state.next_errand(0, now).unwrap_err(), When::Blocked);
+        let second = state.post(ANY, now);
+        let call = state.claim(second, ANY, now + SPACING);
+        assert_eq!(state.end(&call, failed(), now + SPACING), 1);
+        let due = state.next_errand(0, now + SPACING).unwrap_err();
+        assert!(due.instant().is_some(), "it sleeps until {due:?}");
+    }
+
+    #[test]
+    fn a_request_stands_in_for_a_courier_that_hangs() {
+        let (replication, now) = (level(), Instant::now());
+        let mut state = replication.lock();
+        let first = state.post(ANY, now);
+        let _hanging = state.courier_goes_out(now);
+        let second = state.post(ANY, now);
+        let call = state.claim(second, ANY, now + SPACING);
+        assert_eq!(state.end(&call, Verdict::Gap(position(0)), now + 2 * SPACING), 1);
+        assert_eq!(state.appended(now + 2 * SPACING), 0, "it has been woken");
+        assert_eq!(state.claim(first, ANY, now + 2 * SPACING).last, Seq(2));
+    }
+
+    #[test]
+    fn a_request_looks_again_after_the_pause_of_a_hanging_courier() {
+        let (replication, now) = (level(), Instant::now());
+        let mut state = replication.lock();
+        state.post(ANY, now);
+        let _hanging = state.courier_goes_out(now);
+        let second = state.post(ANY, now);
+        let call = state.claim(second, ANY, now + SPACING);
+        assert_eq!(state.end(&call, failed(), now + SPACING), 1);
+        let due = state.left_over_at(0).instant();
+        assert!(due > Some(now + SPACING));
+        assert_eq!(state.room_at(second, ANY), due, "not before");
+    }
+
+    #[test]
+    fn a_secondary_that_is_known_at_last_is_called_by_a_request() {
+        let (replication, now) = (replication(Found::Nothing), Instant::now());
+        let mut state = replication.lock();
+        let first = state.post(ANY, now);
+        state.waiters.remove(first);
+        let _hanging = state.courier_goes_out(now);
+        let second = state.post(ANY, now);
+        assert!(state.claim_free(second, ANY, now).is_empty(), "it may be an original");
+        assert_eq!(state.hear(0, now + 20 * MS), 1);
+        assert_eq!(state.claim_free(second, ANY, now + 20 * MS).len(), 1);
+    }
+
+    #[test]
+    fn room_in_a_full_window_wakes_a_request() {
+        let (replication, mut now) = (level(), Instant::now());
+        let mut state = replication.lock();
+        state.post(ANY, now);
+        let _hanging = state.courier_goes_out(now);
+        let mut calls = Vec::new();
+        for _ in 1..WINDOW {
+            now += 200 * MS;
+            let ticket = state.post(ANY, now);
+            calls.push(state.claim(ticket, ANY, now));
+        }
+        let more = state.post(ANY, now);
+        assert_eq!(state.room_at(more, ANY), None, "the window is full");
+        assert_eq!(state.end(&calls[0], Verdict::Acked(position(2)), now + 200 * MS), 1);
+    }
+
+    #[test]
+    fn an_old_call_that_fails_fails_no_younger_one() {
+        let (replication, now) = (level(), Instant::now());
+        let mut state = replication.lock();
+        let first = state.post(ANY, now);
+        let old = state.claim(first, ANY, now);
+        let second = state.post(ANY, now);
+        let older = state.claim(second, ANY, now + SPACING);
+        state.end(&old, failed(), now + SPACING);
+        let third = state.post(FAST, now + 100 * MS);
+        let young = state.claim(third, FAST, now + 100 * MS);
+        assert_eq!((young.first, young.last), (Seq(1), Seq(3)), "it carries everything");
+        assert_eq!(state.end(&older, failed(), now + 101 * MS), 0, "nothing is to be sent");
+        let State { lines, waiters, .. } = &mut *state;
+        assert_eq!(waiters.look(third, lines), Standing::Pending);
+    }
+
+    #[test]
+    fn a_level_secondary_is_not_called_at_the_start() {
+        let replication = level();
+        let mut state = replication.lock();
+        assert_eq!(state.next_errand(0, Instant::now()).unwrap_err(), When::Blocked);
     }
 }

@@ -23,9 +23,9 @@ use common::random::random;
 use common::wire::{Heartbeat, Numbered, Position, Replicate};
 use log::{debug, error, info, warn};
 
-use crate::couriers::{HEARTBEAT_TIMEOUT, ask, wake};
+use crate::couriers::{HEARTBEAT_TIMEOUT, ask, wake_couriers};
 use crate::lines::{Found, When};
-use crate::state::Replication;
+use crate::state::{Courier, Replication, State};
 
 /// Between two questions to a secondary that did not answer.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
@@ -279,12 +279,13 @@ impl Replication {
         for (epoch, drafts) in recovered {
             drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
         }
-        let last = state.log.last_seq();
-        state.lines.begin_reign(epoch, last, found);
-        state.couriers = couriers.into_iter().map(|thread| (thread, When::Blocked)).collect();
+        let State { log, lines, .. } = &mut *state;
+        lines.begin_reign(epoch, log, found, Instant::now());
+        let asleep = |thread| Courier { thread, sleeps_until: When::Blocked, out_with: None };
+        state.couriers = couriers.into_iter().map(asleep).collect();
         state.recovering = false;
         self.bell.ring(state.lines.stored_seq());
-        wake(state, None);
+        wake_couriers(state, Instant::now());
         self.begun.notify_all();
     }
 

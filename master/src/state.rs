@@ -65,14 +65,24 @@ pub struct State {
     /// What happened to the last appends.
     pub timeline: Timeline,
     pub(crate) waiters: Waiters<Thread>,
-    /// The courier of each line, the disk's last, and until when it sleeps: `Now` if it is awake.
-    pub(crate) couriers: Vec<(Thread, When)>,
+    /// The courier of each line; the disk's comes last.
+    pub(crate) couriers: Vec<Courier>,
     /// The log is still being read back from the secondaries.
     pub recovering: bool,
     /// Why this master must not reign.
     pub(crate) barred: Option<String>,
     disk_failure: Option<StoreError>,
     options: Arc<Options>,
+}
+
+/// The thread of a line that sends what is left over.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    pub(crate) thread: Thread,
+    /// Until when it sleeps; `Now` while it is awake.
+    pub(crate) sleeps_until: When,
+    /// The number of the call that it makes, if it is out with one.
+    pub(crate) out_with: Option<u64>,
 }
 
 /// Why nothing can be appended now.
@@ -201,6 +211,7 @@ impl State {
     /// Ends all appends until the node is started again.
     pub(crate) fn fail_disk(&mut self, error: StoreError) {
         error!("became read-only, the disk has failed error={:?}", error.problem);
+        self.lines.fail_disk();
         self.disk_failure.get_or_insert(error);
     }
 
@@ -267,12 +278,15 @@ impl State {
         calls
     }
 
-    /// When a busy line that lacks the entry has room for a further call.
-    pub fn room_at(&self, ticket: Ticket) -> Option<Instant> {
+    /// When the request may call a line that lacks the entry and whose courier cannot: a call is out
+    /// there, or the courier is.
+    pub fn room_at(&self, ticket: Ticket, concern: Concern) -> Option<Instant> {
         let lines = self.lines.secondaries().iter().enumerate();
         let lacking = lines.filter(|(id, line)| {
-            line.next_seq() <= ticket.seq && !self.waiters.has_failed(ticket, *id)
+            let is_out = self.couriers.get(*id).is_some_and(|own| own.out_with.is_some());
+            let is_alone = is_out || !line.is_idle();
+            is_alone && line.next_seq() <= ticket.seq && !self.waiters.has_failed(ticket, *id)
         });
-        lacking.filter_map(|(_, line)| line.room_at().instant()).min()
+        lacking.filter_map(|(_, line)| line.free_at(concern == Concern::AllOrFail).instant()).min()
     }
 }

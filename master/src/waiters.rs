@@ -24,6 +24,8 @@ struct Waiter<T> {
     failed_at: Option<Instant>,
     /// The thread has been woken and has not looked yet.
     woken: bool,
+    /// The thread makes a call.
+    calling: bool,
 }
 
 /// The state of a waiting request.
@@ -77,8 +79,9 @@ impl<T: Clone> Waiters<T> {
     /// The thread waits for this entry from now on.
     pub fn add(&mut self, seq: Seq, concern: Concern, thread: T, lines: &Lines) -> Ticket {
         let since_call = lines.last_number();
-        let (failures, failed_at, woken) = (Vec::new(), None, false);
-        let waiter = Waiter { thread, concern, since_call, failures, failed_at, woken };
+        let (failures, failed_at) = (Vec::new(), None);
+        let (woken, calling) = (false, false);
+        let waiter = Waiter { thread, concern, since_call, failures, failed_at, woken, calling };
         self.last_number += 1;
         let ticket = Ticket { seq, number: self.last_number };
         self.by_ticket.insert(ticket, waiter);
@@ -93,8 +96,22 @@ impl<T: Clone> Waiters<T> {
     /// The state of a request whose thread looks now: the thread can be woken again.
     pub fn look(&mut self, ticket: Ticket, lines: &Lines) -> Standing {
         let waiter = self.by_ticket.get_mut(&ticket).expect("a request that looks is waiting");
-        waiter.woken = false;
+        (waiter.woken, waiter.calling) = (false, false);
         waiter.standing(ticket.seq, lines)
+    }
+
+    /// The thread of the request makes a call; until it looks again it makes no other.
+    pub fn calls_itself(&mut self, ticket: Ticket) {
+        self.by_ticket.get_mut(&ticket).expect("a request that calls is waiting").calling = true;
+    }
+
+    /// The thread to wake in place of the line's courier: the first request that lacks something of
+    /// the line and can call it, unless it has been woken.
+    pub fn stand_in(&mut self, line: LineId, lines: &Lines) -> Option<T> {
+        let next = lines.secondaries()[line].next_seq();
+        let mut lacking = self.by_ticket.range_mut(Ticket::before(next)..);
+        let (_, waiter) = lacking.find(|(_, w)| !w.calling && !w.has_failed(line))?;
+        (!mem::replace(&mut waiter.woken, true)).then(|| waiter.thread.clone())
     }
 
     /// Whether this line has failed the request.
@@ -207,11 +224,9 @@ mod tests {
         fn new() -> World {
             let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
             let mut lines = Lines::new(&["http://a".into()], thresholds, None, Instant::now());
-            lines.begin_reign(Epoch(1), Seq::NONE, &[Found::Ours(position(0))]);
             let (log, waiters, now) = (Log::new(9), Waiters::default(), Instant::now());
-            let mut world = World { log, lines, waiters, now };
-            world.hear(0);
-            world
+            lines.begin_reign(Epoch(1), &log, &[Found::Ours(position(0))], now);
+            World { log, lines, waiters, now }
         }
 
         fn hear(&mut self, last: u64) {

@@ -159,12 +159,15 @@ impl Replication {
             let standing = state.look(ticket);
             let mut calls = state.claim_free(ticket, concern, now);
             if !calls.is_empty() {
-                wake_couriers(state, now);
                 // A call that begins late might outlast the deadline.
                 let makes_one = concern == Concern::AllOrFail
                     && standing == Standing::Pending
                     && now <= since + FAILURE_GRACE;
                 let own = if makes_one { calls.pop() } else { None };
+                if makes_one {
+                    state.waiters.calls_itself(ticket);
+                }
+                wake_couriers(state, now);
                 calls.into_iter().for_each(|call| self.make_call_on(scope, call));
                 own.iter().for_each(|call| self.make_call(call));
                 state = self.lock();
@@ -179,7 +182,7 @@ impl Replication {
             if until.is_some_and(|until| now >= until) {
                 return state;
             }
-            let room = state.room_at(ticket).map(|at| at.max(now + PATIENCE));
+            let room = state.room_at(ticket, concern).map(|at| at.max(now + PATIENCE));
             wake_couriers(state, now);
             match [until, room].into_iter().flatten().min() {
                 Some(until) => thread::park_timeout(until.saturating_duration_since(now)),

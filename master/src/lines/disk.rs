@@ -49,13 +49,13 @@ impl Disk {
         batch
     }
 
-    /// Ends the transaction whose last entry is `last`.
-    pub(super) fn settle(&mut self, last: Seq, is_written: bool) {
+    /// The transaction whose last entry is `last` is on the disk.
+    pub(super) fn settle(&mut self, last: Seq) {
         assert_eq!(last.next(), self.next, "one transaction is written at a time");
-        if is_written {
-            self.acked = last;
-        } else {
-            self.failed = true;
-        }
+        self.acked = last;
+    }
+
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
     }
 }

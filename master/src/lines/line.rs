@@ -188,7 +188,7 @@ impl Line {
     }
 
     /// When the next call may start. An urgent call does not wait out the pause after a failure.
-    pub(super) fn free_at(&self, urgent: bool) -> When {
+    pub fn free_at(&self, urgent: bool) -> When {
         let room_at = self.room_at();
         match self.retry_at {
             Some(at) if !urgent => room_at.max(When::At(at)),
@@ -197,7 +197,7 @@ impl Line {
     }
 
     /// When the calls in flight leave room for another one.
-    pub fn room_at(&self) -> When {
+    fn room_at(&self) -> When {
         match self.latest_call() {
             _ if self.calls.len() >= WINDOW => When::Blocked,
             None => When::Now,
@@ -268,8 +268,10 @@ impl Line {
                 self.retry_at = Some(now + backoff(self.failures, random));
             }
         }
-        // The entries of a lost call have been sent again already.
-        if !lost && self.acked < call.last {
+        // A younger call may carry the entries again already; those of a lost call are sent anyway.
+        let mut younger = self.calls.iter().filter(|other| other.number > call.number);
+        let again = younger.any(|other| !other.lost && other.first <= call.first);
+        if !lost && !again && self.acked < call.last {
             self.send_again(call.first);
         }
         self.check(log);

@@ -99,7 +99,7 @@ pub struct Call {
     /// Whether the call carries the log to its end.
     pub is_whole: bool,
     /// Later calls have greater numbers.
-    number: u64,
+    pub number: u64,
     /// The line's `acked` when the call began.
     acked: Seq,
     /// The process that answered for the secondary when the call began.
@@ -174,12 +174,17 @@ impl Lines {
         }
     }
 
-    /// Begins the reign of this epoch, over a log that ends with `last`.
-    pub fn begin_reign(&mut self, epoch: Epoch, last: Seq, found: &[Found]) {
+    /// Begins the reign of this epoch over this log.
+    pub fn begin_reign(&mut self, epoch: Epoch, log: &Log, found: &[Found], now: Instant) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
-        (self.epoch, self.last) = (epoch, last);
-        for (line, found) in self.secondaries.iter_mut().zip(found) {
-            line.begin_reign(last, found);
+        (self.epoch, self.last) = (epoch, log.last_seq());
+        for (id, found) in found.iter().enumerate() {
+            self.secondaries[id].begin_reign(self.last, found);
+            if let Found::Ours(position) = found {
+                let number = self.next_number();
+                // An error is found again, and told, with the first heartbeat.
+                let _ = self.observe(id, number, position, log, now);
+            }
         }
     }
 
@@ -217,11 +222,15 @@ impl Lines {
         Some(self.disk.as_mut()?.begin_write(log, most_bytes))
     }
 
-    /// Ends a transaction whose last entry is `last`.
-    pub fn settle_disk(&mut self, last: Seq, is_written: bool) {
-        let disk = self.disk.as_mut().expect("a transaction belongs to a disk");
-        disk.settle(last, is_written);
+    /// The transaction whose last entry is `last` is on the disk.
+    pub fn settle_disk(&mut self, last: Seq) {
+        self.disk.iter_mut().for_each(|disk| disk.settle(last));
         self.commit();
+    }
+
+    /// A write to the disk has failed: nothing more is written.
+    pub fn fail_disk(&mut self) {
+        self.disk.iter_mut().for_each(Disk::fail);
     }
 
     /// The last entry that a quorum has held. It does not go back when a secondary forgets.

@@ -31,8 +31,9 @@ impl Script {
         let urls = ["http://a".to_string(), "http://b".to_string()];
         let on_disk = has_disk.then_some(Seq::NONE);
         let mut lines = Lines::new(&urls[..secondaries], thresholds, on_disk, now);
-        lines.begin_reign(REIGN, Seq::NONE, &[Found::Nothing, Found::Nothing]);
-        Script { lines, log: Log::new(9), now, calls: Vec::new() }
+        let (log, nothing) = (Log::new(9), [Found::Nothing, Found::Nothing]);
+        lines.begin_reign(REIGN, &log, &nothing[..secondaries], now);
+        Script { lines, log, now, calls: Vec::new() }
     }
 
     fn position(&self, instance: u64, last: u64) -> Position {
@@ -110,7 +111,7 @@ impl Script {
             "save" => match self.lines.claim_disk(&self.log, number(1) as usize, self.now) {
                 None => "not now".into(),
                 Some(batch) => {
-                    self.lines.settle_disk(batch.last(), true);
+                    self.lines.settle_disk(batch.last());
                     format!("stored {}", self.lines.stored_seq())
                 }
             },
