@@ -29,7 +29,7 @@ pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
 /// method of [`Given`](crate::settings::Given) that checks the text. A check may use the values of
 /// earlier rows and the argument of `check`.
 #[macro_export]
-macro_rules! settings {
+macro_rules! setting_table {
     (
         $(#[$about:meta])+ $settings:ident from $args:ident($($given:ident: $of:ty)?);
         $($(#[$help:meta])+ $name:ident: $type:ty, $unit:literal $(, $option:ident)?
@@ -58,7 +58,7 @@ macro_rules! settings {
     };
 }
 
-settings! {
+setting_table! {
     /// Settings that every node has.
     NodeSettings from NodeArgs(default_port: u16);
     /// Address to listen on; 0.0.0.0 for all [default: 127.0.0.1]

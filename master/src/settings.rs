@@ -1,7 +1,7 @@
 //! How the master was started.
 
 use clap::{Parser, Subcommand};
-use common::settings;
+use common::setting_table;
 use common::settings::{EXAMPLE, MAX_TIMEOUT_MS, NodeArgs, NodeSettings};
 
 use crate::concern::majority;
@@ -32,7 +32,7 @@ pub enum Command {
     Promote,
 }
 
-settings! {
+setting_table! {
     /// Settings of a master alone.
     Settings from Args();
     /// Base URLs of the secondaries, separated by commas: http://host:port,… [default: none]

@@ -1,7 +1,7 @@
 //! How a secondary was started.
 
 use clap::{Parser, Subcommand};
-use common::settings;
+use common::setting_table;
 use common::settings::{EXAMPLE, MAX_TIMEOUT_MS, NodeArgs, NodeSettings};
 use common::wire::{BATCH_BYTES, CALL_OVERHEAD_BYTES};
 
@@ -25,7 +25,7 @@ pub enum Command {
     Healthcheck,
 }
 
-settings! {
+setting_table! {
     /// Settings of a secondary alone.
     Settings from Args();
     /// Sleep this long in each call before storing, in milliseconds: makes the blocking visible
