@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_fraction_is_whole_however_it_is_written() {
+    fn a_number_without_a_fraction_is_whole() {
         let whole = [("0", 0), ("-0", 0), ("-0.0", 0), ("2", 2), ("2.0", 2), ("1e3", 1000)];
         for (json, expected) in whole {
             assert_eq!(read(json), Some(expected), "{json}");

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_with_epochs_and_keys() {
+    fn a_written_log_is_read_back() {
         let directory = Directory::new();
         let Opened { store, mut log, epoch } = directory.open(Role::Master).unwrap();
         assert_eq!((log.last_seq(), epoch), (Seq::NONE, Epoch(0)));
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_new_directories_are_put_on_the_disk() {
+    fn new_directories_are_synced() {
         let directory = Directory::new();
         let top = directory.0.parent().unwrap();
         let synced = |made: &Path| {
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_start_in_a_new_directory_one_gets_it() {
+    fn of_two_starts_one_gets_the_directory() {
         for _ in 0..20 {
             let directory = Directory::new();
             let opened = std::thread::scope(|scope| {
@@ -512,7 +512,7 @@ mod tests {
     const NOT_A_MASTERS: &str = "it belongs to a secondary; to make a copy of it the log of";
 
     #[test]
-    fn a_log_of_another_role_or_format_is_refused_unchanged() {
+    fn another_role_or_format_is_refused_unchanged() {
         // Goal: nothing is opened, so that not even a repair after a crash changes anything.
         for is_killed in [false, true] {
             let directory = Directory::new();
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_changes_nothing_and_is_refused_while_a_node_runs() {
+    fn a_look_at_a_log_changes_nothing() {
         let directory = Directory::new();
         let Opened { store, mut log, .. } = directory.open(Role::Secondary).unwrap();
         append(&mut log, &store, &["a", "k1"]).unwrap();
@@ -664,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_an_earlier_release_is_promoted_or_refused() {
+    fn an_earlier_log_is_promoted_or_refused() {
         let directory = Directory::new();
         kill(&directory.0.join("log.redb"), make_old(&directory, 1, 1));
         assert_eq!(texts(&Store::promote(&directory.0).unwrap()), "\"old\"");
@@ -708,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_while_it_is_written_is_an_error_and_nothing_more_is_written() {
+    fn after_a_panic_nothing_more_is_written() {
         let storage = Panicking::default();
         let open = || Store::with_backend(storage.clone(), 9).unwrap();
         let Opened { store, mut log, .. } = open();
@@ -772,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_damaged_after_a_crash_is_refused_or_a_prefix() {
+    fn a_crashed_damaged_log_is_refused_or_a_prefix() {
         // Goal: redb takes a damaged last transaction for one that the crash has interrupted.
         let directory = Directory::new();
         let Opened { store, mut log, .. } = directory.open(Role::Master).unwrap();

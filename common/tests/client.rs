@@ -32,7 +32,7 @@ fn failure_within_the_timeout(peer: &Peer) -> String {
 /// Goal: a call that meets a kept connection which the peer has closed says nothing about the
 /// peer: it is made again, and succeeds. A restart of a secondary must not cost a 502.
 #[test]
-fn a_kept_connection_that_the_peer_has_closed_costs_nothing() {
+fn a_closed_kept_connection_costs_nothing() {
     let ends: [fn(Connection); 4] = [
         drop,
         Connection::reset,
@@ -83,7 +83,7 @@ fn a_silent_peer_fails_the_call_within_the_timeout() {
 
 /// Goal: a listener whose process never accepts fails the call in time too.
 #[test]
-fn a_peer_that_never_accepts_fails_the_call_within_the_timeout() {
+fn a_peer_that_never_accepts_fails_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let error = Client::new(&url, SHORT).get("/health").unwrap_err();
@@ -92,7 +92,7 @@ fn a_peer_that_never_accepts_fails_the_call_within_the_timeout() {
 
 /// Goal: a peer that does not read a large call fails it in time.
 #[test]
-fn a_peer_that_does_not_read_fails_the_call_within_the_timeout() {
+fn a_peer_that_never_reads_fails_in_time() {
     let peer = Peer::start(|_, _connection| thread::sleep(DEADLINE));
     let client = Client::new(&peer.url(), SHORT);
     let start = Instant::now();
@@ -124,7 +124,7 @@ fn a_dribbling_peer_is_bounded_by_the_same_timeout() {
 
 /// Goal: calls that are made again do not get more time.
 #[test]
-fn a_call_that_is_made_again_has_the_rest_of_the_time() {
+fn a_repeated_call_has_the_remaining_time() {
     let peer = Peer::start(|number, mut connection| {
         connection.request();
         thread::sleep(SHORT * 3 / 4);
@@ -143,7 +143,7 @@ fn a_call_that_is_made_again_has_the_rest_of_the_time() {
 /// Goal: a call that waits on a connection which leads nowhere is made again on a new one when the
 /// peer is known to be back, and so are the calls after it.
 #[test]
-fn calls_on_connections_that_lead_nowhere_are_made_again_on_new_ones() {
+fn calls_on_dead_connections_are_made_again() {
     let peer = Peer::start(|number, mut connection| {
         while connection.request().is_some() {
             if number == 0 {
@@ -170,7 +170,7 @@ fn calls_on_connections_that_lead_nowhere_are_made_again_on_new_ones() {
 
 /// Goal: an answer is an answer, whatever its status and whatever its body.
 #[test]
-fn answers_of_every_status_and_with_any_body_are_answers() {
+fn every_status_and_body_is_an_answer() {
     for status in [200, 201, 204, 400, 404, 409, 413, 500, 502, 503] {
         let body = if status == 204 { "" } else { "not JSON at all" };
         let length = body.len();
@@ -236,7 +236,7 @@ fn an_endless_answer_is_given_up() {
 
 /// Goal: a port that nobody listens on, and a name that nobody has, are told in plain words.
 #[test]
-fn a_closed_port_and_an_unknown_name_are_told_in_plain_words() {
+fn failures_to_connect_are_told_plainly() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = Client::new(&format!("http://{address}"), DEADLINE).get("/health").unwrap_err();
     assert_eq!(error.to_string(), "connection refused");
@@ -303,7 +303,7 @@ fn calls_made_at_the_same_time_reuse_their_connections() {
 
 /// Goal: calls arrive at our own server as they were made, however long.
 #[test]
-fn calls_to_our_own_server_arrive_as_they_were_made() {
+fn calls_arrive_as_they_were_made() {
     let node = Node::start(WIDE);
     let client = Client::new(&format!("http://{}", node.address), DEADLINE);
     for length in [0, 1, 1024, 1025, 1 << 20] {

@@ -86,7 +86,7 @@ mod tests {
     const DEFAULT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_write_concern_is_a_number_of_nodes_or_one_of_two_words() {
+    fn a_write_concern_is_a_number_or_word() {
         let parse = |w: Value| Concern::parse(Some(&w), None, 3, DEFAULT);
         let nodes = |w| Ok(Concern::Nodes { w, timeout: Some(DEFAULT) });
         assert_eq!(parse(json!(1)), nodes(1));

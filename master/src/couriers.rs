@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_looks_again_when_a_busy_line_has_room() {
+    fn a_request_looks_again_at_a_busy_line() {
         let (replication, now) = (level(), Instant::now());
         let mut state = replication.lock();
         let first = state.post(ANY, now);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_courier_waits_out_the_pause_unless_someone_is_urgent() {
+    fn a_courier_pauses_unless_someone_is_urgent() {
         let (replication, now) = (replication(Found::Nothing), Instant::now());
         let mut state = replication.lock();
         let patient = state.post(ANY, now);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_looks_again_after_the_pause_of_a_hanging_courier() {
+    fn a_request_waits_out_a_hanging_couriers_pause() {
         let (replication, now) = (level(), Instant::now());
         let mut state = replication.lock();
         state.post(ANY, now);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secondary_that_is_known_at_last_is_called_by_a_request() {
+    fn a_request_calls_a_secondary_known_at_last() {
         let (replication, now) = (replication(Found::Nothing), Instant::now());
         let mut state = replication.lock();
         let first = state.post(ANY, now);

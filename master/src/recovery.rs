@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masters_that_start_at_the_same_moment_reign_in_different_epochs() {
+    fn masters_that_start_together_draw_different_epochs() {
         let highest = new_epoch(Epoch::default());
         // Beyond the clock, which two masters that have heard the same cannot tell apart.
         let ahead = Epoch(highest.0 << 1);

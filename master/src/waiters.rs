@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_concern_is_satisfied_by_fewer_and_never_fails() {
+    fn a_write_concern_never_fails_before_time() {
         let mut world = World::new();
         let alone = world.post_with(Concern::Nodes { w: 1, timeout: None });
         assert_eq!(world.look(alone), Standing::Satisfied);

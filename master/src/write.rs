@@ -32,7 +32,7 @@ const FAILURE_GRACE: Duration = Duration::from_millis(100);
 
 /// How often a request lets other threads run before it calls: entries that they append ride on the
 /// call.
-pub(crate) const YIELDS: usize = 3;
+pub(crate) const YIELDS: usize = 30;
 
 /// How long an entry waits at least for a call to end before a further one starts beside it.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -199,12 +199,16 @@ impl Replication {
         is_free: impl Fn(&State, Instant) -> bool,
     ) -> MutexGuard<'a, State> {
         for _ in 0..YIELDS {
+            let last = state.lines.last_seq();
             if !is_free(&state, Instant::now()) {
                 break;
             }
             drop(state);
             thread::yield_now();
             state = self.lock();
+            if state.lines.last_seq() == last {
+                break;
+            }
         }
         state
     }

@@ -73,7 +73,7 @@ fn post_with_key(node: &Node, message: &str, key: &str) -> Value {
 }
 
 #[test]
-fn a_cluster_that_was_killed_whole_goes_on_where_it_was() {
+fn a_cluster_killed_whole_goes_on() {
     // Goal: log, numbering and idempotency keys survive; the epoch is a greater one.
     let directory = Directory::new();
     let mut cluster = cluster(&directory, &[]);
@@ -91,7 +91,7 @@ fn a_cluster_that_was_killed_whole_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_epoch_is_on_the_disk_before_anything_is_sent_in_it() {
+fn an_epoch_is_saved_before_it_is_used() {
     // Goal: a master that was killed before its first append does not begin the same epoch again,
     // whatever the clock says.
     let directory = Directory::new();
@@ -108,7 +108,7 @@ fn an_epoch_is_on_the_disk_before_anything_is_sent_in_it() {
 }
 
 #[test]
-fn a_secondary_refuses_a_former_master_after_a_restart_too() {
+fn a_restarted_secondary_refuses_a_former_master() {
     // Goal: the epoch of a heartbeat alone is on the disk when it is answered.
     let directory = Directory::new();
     let own = directory.of("own");
@@ -140,7 +140,7 @@ fn a_secondary_that_was_away_resumes_where_it_was() {
 }
 
 #[test]
-fn a_master_whose_disk_is_behind_takes_the_rest_from_its_secondaries() {
+fn a_master_that_is_behind_fetches_the_rest() {
     // Goal: its directory is an older copy; the secondaries' logs continue it.
     let directory = Directory::new();
     let mut cluster = cluster(&directory, &[]);
@@ -165,7 +165,7 @@ fn a_master_whose_disk_is_behind_takes_the_rest_from_its_secondaries() {
 }
 
 #[test]
-fn a_master_whose_disk_contradicts_its_secondaries_does_not_reign() {
+fn a_contradicted_master_does_not_reign() {
     // Goal: while it was away another master reigned. It says so, ends nobody's reign and
     // overwrites nothing.
     let directory = Directory::new();
@@ -195,7 +195,7 @@ fn a_master_whose_disk_contradicts_its_secondaries_does_not_reign() {
 }
 
 #[test]
-fn a_master_that_is_contradicted_while_it_waits_for_secondaries_does_not_reign() {
+fn a_master_contradicted_while_waiting_does_not_reign() {
     // Goal: what another master appends after the first look, while an absent secondary is waited
     // for, is seen before the reign begins.
     let directory = Directory::new();
@@ -235,7 +235,7 @@ fn a_master_that_is_contradicted_while_it_waits_for_secondaries_does_not_reign()
 }
 
 #[test]
-fn a_copy_of_a_secondarys_log_is_promoted_to_a_masters() {
+fn a_copy_of_a_secondary_is_promoted() {
     // Goal: the master's machine is lost. A copy of a secondary's directory takes its place.
     let directory = Directory::new();
     let mut cluster = cluster(&directory, &[]);
@@ -257,7 +257,7 @@ fn a_copy_of_a_secondarys_log_is_promoted_to_a_masters() {
 }
 
 #[test]
-fn an_operator_checks_and_reads_the_log_of_a_stopped_node() {
+fn the_log_of_a_stopped_node_is_readable() {
     // Goal: `verify` and `dump`, and their refusal while the node is running.
     let directory = Directory::new();
     let mut cluster = cluster(&directory, &[]);
@@ -354,7 +354,7 @@ fn a_directory_of_an_earlier_release_is_taken_over() {
 }
 
 #[test]
-fn a_directory_that_is_not_writable_can_be_looked_at() {
+fn a_read_only_directory_can_be_checked() {
     // Goal: it ends the start, with a log in it, that a crash has left, and without one.
     let Some(disk) = SmallDisk::mount() else { return };
     let (own, empty) = (format!("{}/own", disk.path()), format!("{}/empty", disk.path()));
@@ -375,7 +375,7 @@ fn a_directory_that_is_not_writable_can_be_looked_at() {
 }
 
 #[test]
-fn a_log_has_room_for_so_much_and_no_more() {
+fn a_log_that_is_full_takes_no_more() {
     // Goal: 507 before the append, on the master and on a secondary; what is there stays.
     let directory = Directory::new();
     let mut cluster = cluster(&directory, &[("MAX_LOG_BYTES", "1000")]);
@@ -524,7 +524,7 @@ fn on_small_disk(role: Role, secondaries: &str) -> Option<(SmallDisk, Node)> {
 }
 
 #[test]
-fn a_full_disk_makes_the_master_read_only_until_a_restart() {
+fn a_full_disk_makes_the_master_read_only() {
     // Goal: what could not be written is not acknowledged; what was acknowledged is there.
     let Some((_disk, mut master)) = on_small_disk(Role::Master, "") else { return };
     let message = "x".repeat(50_000);
@@ -550,7 +550,7 @@ fn a_full_disk_makes_the_master_read_only_until_a_restart() {
 }
 
 #[test]
-fn a_full_disk_makes_a_secondary_read_only_and_the_master_names_it() {
+fn a_full_disk_makes_a_secondary_read_only() {
     // Goal: the secondary acknowledges nothing that it could not write, and serves what it has.
     let Some((_disk, secondary)) = on_small_disk(Role::Secondary, "") else { return };
     let master = Node::master(&[&secondary.url()], &[("HEARTBEAT_MS", "50")]);
@@ -570,7 +570,7 @@ fn a_full_disk_makes_a_secondary_read_only_and_the_master_names_it() {
 }
 
 #[test]
-fn a_restarted_master_takes_the_log_of_a_secondary_whose_disk_is_full() {
+fn a_restarted_master_reads_from_full_disks() {
     // Goal: it cannot note the new epoch, but it lives, and has what was acknowledged.
     let Some((_disk, secondary)) = on_small_disk(Role::Secondary, "") else { return };
     let mut master = Node::master(&[&secondary.url()], &[("HEARTBEAT_MS", "50")]);

@@ -162,7 +162,7 @@ fn play_in(mut world: Script, script: &str) -> Script {
 }
 
 #[test]
-fn the_example_at_the_head_of_the_line_is_true() {
+fn the_example_in_the_docs_is_true() {
     let mut world = Script::new();
     world.step("append 3");
     let steps = [
@@ -281,7 +281,7 @@ fn an_empty_secondary_is_sent_everything_again() {
 }
 
 #[test]
-fn a_late_answer_of_a_former_process_does_not_count() {
+fn late_answers_of_a_former_process_are_ignored() {
     play(
         "beat 1 0 => acked 0
          append 1 => last 1
@@ -473,7 +473,7 @@ fn a_batch_waits_for_the_clients_just_answered() {
 }
 
 #[test]
-fn a_batch_waits_for_twice_the_time_of_the_last() {
+fn a_batch_waits_twice_as_long_as_needed() {
     play_on_disk(
         "ok 1 16  => acked 16
          append 1 => last 17
