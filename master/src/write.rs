@@ -30,12 +30,13 @@ use crate::waiters::{Standing, Ticket};
 /// one answer names everything that is wrong.
 const FAILURE_GRACE: Duration = Duration::from_millis(100);
 
-/// How often a request lets other threads run before it calls: entries that they append ride on the
-/// call.
-pub(crate) const YIELDS: usize = 30;
+/// How often a thread lets others run before it calls, as long as they append: their entries ride on
+/// the call.
+const YIELDS: usize = 30;
 
-/// How long an entry waits at least for a call to end before a further one starts beside it.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long an entry waits at least for a call to end before a further one starts beside it. Fast
+/// secondaries answer before that, and nobody looks in vain.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How a write ended.
 #[derive(Debug)]
@@ -192,7 +193,7 @@ impl Replication {
         }
     }
 
-    /// Lets other threads run for a moment while `is_free` says that a call could begin.
+    /// Lets other threads run while they append and `is_free` says that a call could begin.
     pub(crate) fn let_others_append<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
