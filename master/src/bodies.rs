@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use common::entries::{Epoch, Message, Seq};
 use common::json::present;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::health::Health;
+use crate::lines::Line;
 
 /// The body of `POST /messages`.
 #[derive(Debug, Deserialize)]
@@ -125,4 +127,20 @@ pub struct SecondaryStatus {
     pub diverged: bool,
     /// Why the last call failed, if it did.
     pub last_error: Option<String>,
+}
+
+impl SecondaryStatus {
+    /// The status of the secondary of this line; the master's log ends with `last`.
+    pub fn of(line: &Line, last: Seq, now: Instant) -> SecondaryStatus {
+        let acked_seq = line.acked_seq();
+        SecondaryStatus {
+            status: line.health(),
+            acked_seq,
+            lag_entries: last.0 - acked_seq.0,
+            lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
+            calls: line.calls_made(),
+            diverged: line.diverged(),
+            last_error: line.last_error().map(str::to_string),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`routes`] | which request gets which answer |
 //! | [`write`](mod@write) | the life of one POST: append, call, wait, answer |
+//! | [`outcome`] | how a write ends, and the words for it |
 //! | [`state`] | what the one lock protects, and whether an entry may be appended |
 //! | [`lines`] | per node: the entries it holds, the entries on their way, when more may be sent |
 //! | [`waiters`] | which requests wait for which entry, and which of them an answer decides |
@@ -28,6 +29,7 @@ pub mod events;
 pub mod health;
 pub mod lines;
 pub mod metrics;
+pub mod outcome;
 pub mod recovery;
 pub mod routes;
 pub mod scrape;

@@ -20,9 +20,9 @@ use serde_json::json;
 use crate::bodies::{AckState, Created, MasterHealth, PostMessage, ReplicationFailed};
 use crate::concern::Concern;
 use crate::events;
+use crate::outcome::{Missing, NotAppended, Outcome, ReadOnly, Stored};
 use crate::scrape;
-use crate::state::{NotAppended, ReadOnly, Replication};
-use crate::write::{Missing, Outcome, Stored};
+use crate::state::Replication;
 
 /// The preference for an answer that does not grow with the log.
 const MINIMAL: &str = "return=minimal";

@@ -4,13 +4,12 @@
 //! Who makes the next call? A request calls every line that it finds free, on scoped threads that it
 //! joins; entries that are left over, the line's courier sends.
 
-use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::entries::{Draft, Epoch, Log, Seq};
+use common::entries::{Draft, Log, Seq};
 use common::follow::{Bell, Source};
 use common::locked::locked;
 use common::store::{Opened, Store, StoreError};
@@ -21,6 +20,7 @@ use crate::concern::Concern;
 use crate::health::Thresholds;
 use crate::lines::{Call, Line, Lines, When};
 use crate::metrics::Metrics;
+use crate::outcome::{NotAppended, ReadOnly};
 use crate::timeline::Timeline;
 use crate::waiters::{Ticket, Waiters};
 
@@ -85,51 +85,6 @@ pub(crate) struct Courier {
     pub(crate) out_with: Option<u64>,
 }
 
-/// Why nothing can be appended now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadOnly {
-    /// A greater epoch has begun.
-    Fenced(Epoch),
-    /// Fewer nodes are reachable than must be.
-    NoQuorum {
-        /// How many are.
-        reachable: usize,
-        /// How many must be.
-        quorum: usize,
-    },
-    /// The log on disk contradicts the logs of the secondaries.
-    Barred(String),
-    /// The disk has failed.
-    DiskFailed(StoreError),
-}
-
-impl fmt::Display for ReadOnly {
-    /// In words.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReadOnly::Fenced(epoch) => {
-                write!(f, "epoch {epoch} has begun: another master reigns")
-            }
-            ReadOnly::NoQuorum { reachable, quorum } => {
-                write!(f, "no quorum: {reachable} nodes are reachable, {quorum} must be")
-            }
-            ReadOnly::Barred(why) => f.write_str(why),
-            ReadOnly::DiskFailed(error) => write!(f, "the disk has failed: {error}"),
-        }
-    }
-}
-
-/// Why an entry was not appended.
-#[derive(Debug)]
-pub enum NotAppended {
-    /// The idempotency key belongs to this entry, which is another message.
-    KeyReused(Seq),
-    /// The log has reached its limit.
-    LogFull,
-    /// Nothing can be appended now.
-    ReadOnly(ReadOnly),
-}
-
 impl Replication {
     /// A replication over the log that was found on the disk, if it is kept there. Nothing is
     /// written before [`Replication::begin_reign`].
@@ -192,19 +147,7 @@ impl State {
     /// How each secondary stands, by base URL.
     pub fn statuses(&self, now: Instant) -> Vec<(Arc<str>, SecondaryStatus)> {
         let last = self.lines.last_seq();
-        let status = |line: &Line| {
-            let acked_seq = line.acked_seq();
-            let status = SecondaryStatus {
-                status: line.health(),
-                acked_seq,
-                lag_entries: last.0 - acked_seq.0,
-                lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,
-                calls: line.calls_made(),
-                diverged: line.diverged(),
-                last_error: line.last_error().map(str::to_string),
-            };
-            (Arc::clone(line.url()), status)
-        };
+        let status = |line: &Line| (Arc::clone(line.url()), SecondaryStatus::of(line, last, now));
         self.lines.secondaries().iter().map(status).collect()
     }
 

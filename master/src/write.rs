@@ -10,20 +10,19 @@
 //!   has room for a further call;
 //! - the client is answered. Leaving the scope joins the calls that are still out.
 
-use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use common::entries::{Draft, Seq};
-use common::store::StoreError;
 
 use crate::bodies::{AckState, AckStatus};
 use crate::concern::Concern;
 use crate::couriers::wake_couriers;
 use crate::lines::{Line, LineId};
-use crate::state::{NotAppended, Replication, State};
+use crate::outcome::{Missing, Outcome, Stored};
+use crate::state::{Replication, State};
 use crate::waiters::{Standing, Ticket};
 
 /// How long the other secondaries may take to report after the first failure of a write, so that
@@ -37,64 +36,6 @@ const YIELDS: usize = 30;
 /// How long an entry waits at least for a call to end before a further one starts beside it. Fast
 /// secondaries answer before that, and nobody looks in vain.
 const PATIENCE: Duration = Duration::from_millis(20);
-
-/// How a write ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// As many nodes as the client asked for hold the entry.
-    Acknowledged(Stored),
-    /// The entry is in the log and will reach every secondary, but has not yet.
-    Unacknowledged {
-        /// The entry.
-        stored: Stored,
-        /// The node to be named first.
-        node: Arc<str>,
-        /// What is the matter with it.
-        why: Missing,
-    },
-    /// Nothing was appended.
-    NotAppended(NotAppended),
-    /// The master's disk failed before the entry was on it: nobody knows whether it is in the log
-    /// after a restart.
-    DiskFailed(Seq, StoreError),
-}
-
-/// Why an acknowledgement is missing.
-#[derive(Debug)]
-pub enum Missing {
-    /// The reign of this master is over.
-    Fenced,
-    /// A call has failed.
-    Failed(String),
-    /// It did not come within this time.
-    NotWithin(Duration),
-}
-
-impl fmt::Display for Missing {
-    /// In words.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Missing::Fenced => {
-                f.write_str("fenced: another master reigns, which may not have the entry")
-            }
-            Missing::Failed(why) => f.write_str(why),
-            Missing::NotWithin(time) => write!(f, "no ack within {} ms", time.as_millis()),
-        }
-    }
-}
-
-/// An entry that is in the log.
-#[derive(Debug)]
-pub struct Stored {
-    /// Its place.
-    pub seq: Seq,
-    /// The idempotency key was known: the entry was there before.
-    pub duplicate: bool,
-    /// The entry is on the master's disk, if there is one.
-    pub is_saved: bool,
-    /// What every secondary did.
-    pub acks: Vec<AckStatus>,
-}
 
 /// A request that waits.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,113 @@
+//! How a write ends, and the words for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::entries::{Epoch, Seq};
+use common::store::StoreError;
+
+use crate::bodies::AckStatus;
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As many nodes as the client asked for hold the entry.
+    Acknowledged(Stored),
+    /// The entry is in the log and will reach every secondary, but has not yet.
+    Unacknowledged {
+        /// The entry.
+        stored: Stored,
+        /// The node to be named first.
+        node: Arc<str>,
+        /// What is the matter with it.
+        why: Missing,
+    },
+    /// Nothing was appended.
+    NotAppended(NotAppended),
+    /// The master's disk failed before the entry was on it: nobody knows whether it is in the log
+    /// after a restart.
+    DiskFailed(Seq, StoreError),
+}
+
+/// Why an acknowledgement is missing.
+#[derive(Debug)]
+pub enum Missing {
+    /// The reign of this master is over.
+    Fenced,
+    /// A call has failed.
+    Failed(String),
+    /// It did not come within this time.
+    NotWithin(Duration),
+}
+
+impl fmt::Display for Missing {
+    /// In words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Fenced => {
+                f.write_str("fenced: another master reigns, which may not have the entry")
+            }
+            Missing::Failed(why) => f.write_str(why),
+            Missing::NotWithin(time) => write!(f, "no ack within {} ms", time.as_millis()),
+        }
+    }
+}
+
+/// An entry that is in the log.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its place.
+    pub seq: Seq,
+    /// The idempotency key was known: the entry was there before.
+    pub duplicate: bool,
+    /// The entry is on the master's disk, if there is one.
+    pub is_saved: bool,
+    /// What every secondary did.
+    pub acks: Vec<AckStatus>,
+}
+
+/// Why nothing can be appended now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// A greater epoch has begun.
+    Fenced(Epoch),
+    /// Fewer nodes are reachable than must be.
+    NoQuorum {
+        /// How many are.
+        reachable: usize,
+        /// How many must be.
+        quorum: usize,
+    },
+    /// The log on disk contradicts the logs of the secondaries.
+    Barred(String),
+    /// The disk has failed.
+    DiskFailed(StoreError),
+}
+
+impl fmt::Display for ReadOnly {
+    /// In words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadOnly::Fenced(epoch) => {
+                write!(f, "epoch {epoch} has begun: another master reigns")
+            }
+            ReadOnly::NoQuorum { reachable, quorum } => {
+                write!(f, "no quorum: {reachable} nodes are reachable, {quorum} must be")
+            }
+            ReadOnly::Barred(why) => f.write_str(why),
+            ReadOnly::DiskFailed(error) => write!(f, "the disk has failed: {error}"),
+        }
+    }
+}
+
+/// Why an entry was not appended.
+#[derive(Debug)]
+pub enum NotAppended {
+    /// The idempotency key belongs to this entry, which is another message.
+    KeyReused(Seq),
+    /// The log has reached its limit.
+    LogFull,
+    /// Nothing can be appended now.
+    ReadOnly(ReadOnly),
+}
