@@ -47,16 +47,18 @@ impl Replication {
         // A courier that was out with this call looks next.
         couriers.iter_mut().for_each(|own| _ = own.out_with.take_if(|out| *out == call.number));
         let was_failing = lines.secondaries()[call.line].last_error().is_some();
+        let awaited = if lines.gathers() { waiters.count_pending(call, lines) } else { 0 };
         let failure = lines.settle(call, verdict, log, now, random());
         self.metrics.called(call.line, last.0 + 1 - first.0, failure.is_none());
-        // Neither the next try nor the next piece of a long way to catch up waits for a full batch.
-        let took = (failure.is_none() && call.is_whole).then(|| now - call.since);
-        if let Some(failure) = failure {
-            waiters.note_failure(&failure, now);
+        match failure {
+            Some(failure) => waiters.note_failure(&failure, now),
+            // The next piece of a long way to catch up does not wait for a full batch.
+            None if call.is_whole => lines.batch_over(awaited, now - call.since, now),
+            None => {}
         }
         timeline.acked(lines, now);
         self.log_change(lines, call.line, was_failing);
-        wake(state, call.line, took);
+        wake(state, call.line);
     }
 
     /// Logs a failure when it begins and when it ends, however often it repeats.

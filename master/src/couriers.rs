@@ -26,11 +26,8 @@ pub enum Errand {
     /// A call to make.
     Call(Call),
     /// Entries to write to the disk.
-    Write(IsWhole, Batch),
+    Write(Batch),
 }
-
-/// Whether a batch reaches the end of the log.
-type IsWhole = bool;
 
 /// How long a secondary may take to say how it is.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,7 +100,7 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
     while let Some(replication) = replication.upgrade() {
         match replication.next_errand(line) {
             Ok(Errand::Call(call)) => replication.make_call(&call),
-            Ok(Errand::Write(is_whole, batch)) => replication.write_batch(is_whole, &batch),
+            Ok(Errand::Write(batch)) => replication.write_batch(&batch),
             Err(until) => {
                 drop(replication);
                 let until = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
@@ -116,9 +113,8 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
 impl Replication {
     /// The next errand of the courier of this line, or until when there is none.
     pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
-        let mut state = self.let_others_append(self.lock(), |state, now| {
-            line != state.lines.disk_id() && state.left_over_at(line).is_due(now)
-        });
+        let mut state =
+            self.let_others_append(self.lock(), |state, now| state.left_over_at(line).is_due(now));
         let now = Instant::now();
         let errand = state.next_errand(line, now);
         if errand.is_ok() {
@@ -129,9 +125,9 @@ impl Replication {
     }
 
     /// Writes a batch to the disk, with the epoch of this reign, and settles it.
-    pub(crate) fn write_batch(&self, is_whole: IsWhole, batch: &Batch) {
+    pub(crate) fn write_batch(&self, batch: &Batch) {
         let Some(store) = &self.store else { return };
-        let (since, epoch) = (Instant::now(), self.lock().lines.epoch());
+        let epoch = self.lock().lines.epoch();
         let written = store.write(batch, epoch);
         let mut state = self.lock();
         match written {
@@ -139,7 +135,7 @@ impl Replication {
             Err(error) => state.fail_disk(error),
         }
         self.bell.ring(state.lines.stored_seq());
-        wake(state, self.clients.len(), is_whole.then(|| since.elapsed()));
+        wake(state, self.clients.len());
     }
 
     /// A number for a heartbeat, and what it tells this secondary.
@@ -187,7 +183,7 @@ impl Replication {
         self.log_change(lines, line, was_failing);
         let is_back =
             changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();
-        wake(state, line, None);
+        wake(state, line);
         if is_back {
             // Calls from before may hang on connections that lead nowhere; they are made again.
             self.clients[line].reconnect();
@@ -201,8 +197,7 @@ impl State {
         let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
         let State { log, lines, couriers, .. } = self;
         let errand = if line == lines.disk_id() {
-            let batch = lines.claim_disk(log, TRANSACTION_BYTES, now);
-            batch.map(|batch| Errand::Write(batch.last() == log.last_seq(), batch))
+            lines.claim_disk(log, TRANSACTION_BYTES, now).map(Errand::Write)
         } else {
             lines.claim(line, log.last_seq(), urgent, log, now).map(Errand::Call)
         };
@@ -225,20 +220,15 @@ impl State {
         is_paused && self.waiters.is_urgent(line, &self.lines)
     }
 
-    /// Wakes the courier of the disk, if it has something to write.
-    pub(crate) fn wake_disk(&mut self, now: Instant) {
-        self.senders(self.lines.disk_id(), None, now).iter().for_each(Thread::unpark);
-    }
-
-    /// The threads to wake, for the lines from `first` on, because something can be sent: a courier,
-    /// which counts as awake from now on, or a waiting request if the courier is out. `changed` is
-    /// the line to which something has happened.
-    fn senders(&mut self, first: LineId, changed: Option<LineId>, now: Instant) -> Vec<Thread> {
+    /// The threads to wake because more can be sent. Each line with something to send has its courier
+    /// woken, which counts as awake from now on; a waiting request is woken in place of a courier
+    /// that is out. `changed` is the line to which something has happened.
+    fn senders(&mut self, changed: Option<LineId>, now: Instant) -> Vec<Thread> {
         let mut threads = Vec::new();
-        for id in first..self.couriers.len() {
+        for id in 0..self.couriers.len() {
             let due = self.left_over_at(id);
             let State { lines, waiters, couriers, .. } = self;
-            // The end of the call that is out on a busy line changes that line.
+            // A busy line is looked at again when its call ends.
             let is_idle = lines.secondaries().get(id).is_none_or(Line::is_idle);
             if due == When::Blocked || !(changed == Some(id) || is_idle || due.is_due(now)) {
                 continue;
@@ -255,23 +245,18 @@ impl State {
     }
 }
 
-/// Lets go of the state and wakes the threads that a change of this line concerns. `took` is the
-/// time of a whole batch that is acknowledged now.
-pub(crate) fn wake(mut state: MutexGuard<'_, State>, line: LineId, took: Option<Duration>) {
-    let now = Instant::now();
+/// Lets go of the state and wakes the threads that a change of this line concerns.
+pub(crate) fn wake(mut state: MutexGuard<'_, State>, line: LineId) {
     let State { lines, waiters, .. } = &mut *state;
     let decided = waiters.decided(lines);
-    if let Some(took) = took {
-        lines.batch_answered(decided.len(), took, now);
-    }
-    let senders = state.senders(0, Some(line), now);
+    let senders = state.senders(Some(line), Instant::now());
     drop(state);
     senders.iter().chain(&decided).for_each(Thread::unpark);
 }
 
 /// Lets go of the state and wakes the couriers that have something to send.
 pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
-    let senders = state.senders(0, None, now);
+    let senders = state.senders(None, now);
     drop(state);
     senders.iter().for_each(Thread::unpark);
 }
@@ -342,17 +327,17 @@ mod tests {
                 waiters.note_failure(&failure, now);
             }
             waiters.decided(lines);
-            self.senders(0, Some(0), now).len()
+            self.senders(Some(0), now).len()
         }
 
         fn hear(&mut self, last: u64, now: Instant) -> usize {
             let number = self.lines.next_number();
             self.lines.observe(0, number, &position(last), &self.log, now).unwrap();
-            self.senders(0, Some(0), now).len()
+            self.senders(Some(0), now).len()
         }
 
         fn appended(&mut self, now: Instant) -> usize {
-            self.senders(0, None, now).len()
+            self.senders(None, now).len()
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use common::entries::Seq;
 
 use crate::concern::Concern;
-use crate::lines::{Failure, Line, LineId, Lines};
+use crate::lines::{Call, Failure, Line, LineId, Lines};
 
 /// One waiting request.
 #[derive(Debug)]
@@ -114,6 +114,16 @@ impl<T: Clone> Waiters<T> {
         (!mem::replace(&mut waiter.woken, true)).then(|| waiter.thread.clone())
     }
 
+    /// How many requests wait for an entry on this call and are not decided.
+    pub fn count_pending(&self, call: &Call, lines: &Lines) -> usize {
+        let carried =
+            self.by_ticket.range(Ticket::before(call.first)..Ticket::before(call.last.next()));
+        let pending = |(ticket, waiter): &(&Ticket, &Waiter<T>)| {
+            waiter.standing(ticket.seq, lines) == Standing::Pending
+        };
+        carried.filter(pending).count()
+    }
+
     /// Whether this line has failed the request.
     pub fn has_failed(&self, ticket: Ticket, line: LineId) -> bool {
         self.by_ticket.get(&ticket).is_some_and(|waiter| waiter.has_failed(line))
@@ -210,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::health::Thresholds;
-    use crate::lines::{Call, Found, Verdict};
+    use crate::lines::{Found, Verdict};
 
     /// One secondary that answers heartbeats, and requests named by the entry they wait for.
     struct World {

@@ -67,7 +67,6 @@ impl Replication {
             let w = concern.acks_needed(lines.secondaries().len()) + 1;
             timeline.appended(seq, w, lines.secondaries().len(), since);
             self.bell.ring(lines.stored_seq());
-            state.wake_disk(since);
         }
         let deadline = match concern {
             // A call that is made at once ends before this, with a reason of its own.

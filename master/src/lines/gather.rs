@@ -24,8 +24,8 @@ const MOST: Duration = Duration::from_millis(5);
 /// The entries that the next batch waits for; none at first.
 #[derive(Debug)]
 pub(super) struct Gather {
-    /// When the clients of the last batch were answered.
-    answered_at: Instant,
+    /// When the last batch was over.
+    over_at: Instant,
     /// The number of entries since then, and the time of the latest.
     came: u32,
     latest: Instant,
@@ -40,7 +40,7 @@ pub(super) struct Gather {
 impl Gather {
     pub(super) fn new(now: Instant) -> Gather {
         let (came, pace, expected) = (0, Duration::MAX, Seq::NONE);
-        Gather { answered_at: now, came, latest: now, pace, expected, until: now }
+        Gather { over_at: now, came, latest: now, pace, expected, until: now }
     }
 
     /// An entry was appended.
@@ -48,16 +48,17 @@ impl Gather {
         (self.came, self.latest) = (self.came.saturating_add(1), now);
     }
 
-    /// A batch that took this long was answered to `count` clients; the log ends with `last`.
-    pub(super) fn answered(&mut self, count: u32, took: Duration, last: Seq, now: Instant) {
-        if let Some(pace) = (self.latest - self.answered_at).checked_div(self.came) {
+    /// A batch is over that took this long and that `count` clients waited for; the log ends with
+    /// `last`.
+    pub(super) fn batch_over(&mut self, count: u32, took: Duration, last: Seq, now: Instant) {
+        if let Some(pace) = (self.latest - self.over_at).checked_div(self.came) {
             self.pace = pace;
         }
         let pays = self.pace <= took / LEAST_ENTRIES;
         // The clients may come half as fast as they did after the batch before.
         let twice = self.pace.saturating_mul(count).saturating_mul(2).min(MOST);
         self.until = if pays { now + twice } else { now };
-        (self.answered_at, self.came, self.latest) = (now, 0, now);
+        (self.over_at, self.came, self.latest) = (now, 0, now);
         self.expected = Seq(last.0 + u64::from(count));
     }
 

@@ -328,11 +328,15 @@ impl Lines {
         }
     }
 
-    /// So many clients are answered now that a batch is settled which took this long.
-    pub fn batch_answered(&mut self, count: usize, took: Duration, now: Instant) {
+    /// Whether batches gather before they leave.
+    pub fn gathers(&self) -> bool {
+        self.gather.is_some()
+    }
+
+    /// A batch is over. `count` is the number of clients that waited for it, `took` its duration.
+    pub fn batch_over(&mut self, count: usize, took: Duration, now: Instant) {
         if let Some(gather) = self.gather.as_mut().filter(|_| count > 0) {
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            gather.answered(count, took, self.last, now);
+            gather.batch_over(u32::try_from(count).unwrap_or(u32::MAX), took, self.last, now);
         }
     }
 

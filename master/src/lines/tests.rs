@@ -47,8 +47,8 @@ impl Script {
             None => {
                 // One client waits for each of the entries.
                 let (count, took) = (call.last.0 + 1 - call.first.0, self.now - call.since);
-                let answered = if call.is_whole { count as usize } else { 0 };
-                self.lines.batch_answered(answered, took, self.now);
+                let awaited = if call.is_whole { count as usize } else { 0 };
+                self.lines.batch_over(awaited, took, self.now);
                 self.acked()
             }
             Some(failure) => {
