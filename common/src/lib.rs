@@ -9,7 +9,7 @@
 //!
 //! # The way of a message
 //!
-//! Ten files, from the route to the disk of a secondary:
+//! Ten steps, from the client to the disk of a secondary and back:
 //!
 //! 1. [`http`]: a client sends `POST /messages {"msg":"hello"}`. The request is read, checked, and
 //!    given a thread.
@@ -20,20 +20,22 @@
 //! 4. `master/src/state.rs`: everything that the one lock protects. The [log](entries::Log) gives
 //!    the entry its place, its [`seq`](entries::Seq), 1 for the first.
 //! 5. `master/src/lines`: a *line* is one secondary as the master sees it. Its cursor `acked` is the
-//!    last entry that the secondary holds, its cursor `next` the first one that no call carries yet.
-//!    The master's own disk is a line too.
+//!    last entry that the secondary holds, its cursor `next` the first entry of the next call. The
+//!    master's own disk is a line too.
 //! 6. `master/src/calls.rs`: a request calls every line that it finds free, on scoped threads that it
-//!    joins; entries that are left over, the line's courier sends (`couriers.rs`). A call ([`wire`])
-//!    carries everything from `next` on, so entries that arrive while it is out ride on the following one.
+//!    joins; a request without `w` makes the last call on its own thread. The courier of a line sends
+//!    the entries that no request has sent (`couriers.rs`). A call carries all entries from `next`
+//!    on; entries appended during the call go with the next one.
 //! 7. [`client`]: the call travels over a kept connection, and arrives at the secondary's own
 //!    [`http`] and `secondary/src/routes.rs`.
-//! 8. `secondary/src/replica.rs`: the secondary sleeps its `DELAY_MS`, accepts the entries in the
-//!    order of `seq`, and acknowledges: "I hold everything up to and including 7".
+//! 8. `secondary/src/replica.rs`: after its `DELAY_MS` the secondary accepts the entries in the order
+//!    of `seq`, and acknowledges: "I hold everything up to and including 7".
 //! 9. [`store`]: with a disk nothing is acknowledged before it is synced there.
 //! 10. `master/src/waiters.rs`: the answer settles the call, `acked` advances, and the requests whose
-//!     entry is decided by that are woken. When every secondary holds the entry the client reads
-//!     `201`. When one has failed, it reads `502`: the entry is in the log, stays there, and reaches
-//!     that secondary later.
+//!     entry it decides are woken. The client reads `201` when the master, by its disk if it has one,
+//!     and as many secondaries as `w` asks for hold the entry. Without `w` those are all, and one
+//!     failure is a `502`: the entry is in the log, stays there, and reaches that secondary later.
+//!     With `w` failures are retried until `wtimeout`.
 //!
 //! # The promises
 //!
@@ -41,10 +43,11 @@
 //!    gap, no duplicate.
 //! 2. **201 means it.** As many nodes hold the entry as the client asked for; a read on any of
 //!    them after that shows it.
-//! 3. **An error says whether the message is in the log.** 400, 413 and 503: it is not. 502: it
-//!    is, its `seq` is given; sending it again without a key would store it twice.
+//! 3. **An error says whether the message is in the log.** 400, 413, 422 and 503: it is not. 502: it
+//!    is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not confirmed it;
+//!    sending it again without a key would store it twice.
 //! 4. **Nothing accepted disappears** while one node that acknowledged it lives or, with a disk,
-//!    comes back.
+//!    comes back, and answers a starting master in time.
 //! 5. **A blocked client blocks nobody else.**
 //! 6. **Every limit is stated**, and beyond it there is a clear answer: no hang, no panic, no lost
 //!    entry. The limits of the HTTP layer are listed [there](http).

@@ -2,8 +2,8 @@
 //!
 //! Two threads for each secondary. The *heartbeat* asks it how it stands, on a connection of its
 //! own, so that a secondary which is silent on the others is still noticed, and tells it how far the
-//! log goes. The *courier* sends what requests have left over: retries, catch-up, entries that
-//! arrived while a call was out. One courier more writes to the master's own disk.
+//! log goes. The *courier* sends the entries that no request has sent, whether a client waits for
+//! them or not: retries, catch-up, entries that arrived while a call was out. One courier more writes to the master's own disk.
 
 use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::Thread;
@@ -111,7 +111,7 @@ fn carry(replication: &Weak<Replication>, line: LineId) {
 }
 
 impl Replication {
-    /// The next errand of the courier of this line, or until when there is none.
+    /// The next errand of the courier of this line, or the time of its next look.
     pub(crate) fn next_errand(&self, line: LineId) -> Result<Errand, When> {
         let mut state =
             self.let_others_append(self.lock(), |state, now| state.left_over_at(line).is_due(now));
@@ -192,7 +192,7 @@ impl Replication {
 }
 
 impl State {
-    /// The next errand of the courier of this line, or until when there is none.
+    /// The next errand of the courier of this line, or the time of its next look.
     pub(crate) fn next_errand(&mut self, line: LineId, now: Instant) -> Result<Errand, When> {
         let (due, urgent) = (self.left_over_at(line), self.is_urgent(line));
         let State { log, lines, couriers, .. } = self;

@@ -14,7 +14,7 @@ use crate::bodies::AckStatus;
 pub enum Outcome {
     /// As many nodes as the client asked for hold the entry.
     Acknowledged(Stored),
-    /// The entry is in the log and will reach every secondary, but has not yet.
+    /// The entry was appended, and is not held as the client asked.
     Unacknowledged {
         /// The entry.
         stored: Stored,

@@ -9,8 +9,8 @@
 //! own must be the beginning of it, and is continued. If it is not, this master must not reign: it
 //! overwrites nothing, and the operator decides.
 //!
-//! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; what only a secondary holds that
-//! does not answer in time is lost to the others, and that secondary will be found diverged.
+//! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; a secondary may not answer in
+//! time. Entries that it alone holds are then missing from the new log, and it will be found diverged.
 //! Writes wait meanwhile; reads do not.
 
 use std::sync::Arc;

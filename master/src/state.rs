@@ -2,7 +2,9 @@
 //! the nodes that keep it, and the requests that wait. The lock is never held during a call.
 //!
 //! Who makes the next call? A request calls every line that it finds free, on scoped threads that it
-//! joins; entries that are left over, the line's courier sends.
+//! joins; entries that are left over, the line's courier sends. While the courier is out with a call,
+//! a waiting request makes the next one. A line is free when its pause after a failure is over, its
+//! calls in flight leave room and, with a disk, the batch is full.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
@@ -215,14 +217,14 @@ impl State {
         let mut claim = |line| lines.claim(line, ticket.seq, urgent, log, now);
         let mut calls: Vec<Call> = able.clone().filter_map(&mut claim).collect();
         if !calls.is_empty() {
-            // The batch has left with the first call: a line before it does not wait either.
+            // The first call releases the batch: lines that waited for a full one may call now.
             calls.extend(able.filter_map(claim));
         }
         calls
     }
 
-    /// When the request may call a line that lacks the entry and whose courier cannot: a call is out
-    /// there, or the courier is.
+    /// The earliest time at which the request may call a line by itself. The line lacks the entry, and
+    /// a call is out on it, or its courier is.
     pub fn room_at(&self, ticket: Ticket, concern: Concern) -> Option<Instant> {
         let lines = self.lines.secondaries().iter().enumerate();
         let lacking = lines.filter(|(id, line)| {

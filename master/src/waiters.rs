@@ -1,7 +1,7 @@
 //! Requests that wait for an entry to be acknowledged, and which of them an event decides.
 //!
-//! A settled call wakes the requests whose entry it decides, and no other: waking all would cost
-//! more than the calls.
+//! A settled call wakes the requests that are satisfied, failed or failing by it, and one that can
+//! send more if the line's courier is out. Waking all would cost more than the calls.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -136,8 +136,8 @@ impl<T: Clone> Waiters<T> {
         lacking.any(|(_, waiter)| waiter.is_urgent() && !waiter.has_failed(line))
     }
 
-    /// A line has failed. Of the requests that fail fast, those whose entry was on that call have
-    /// failed with it; so have those whose entry comes after it, if they waited when the call began.
+    /// A call has failed. It fails the fail-fast requests whose entry it carried, and those with a later
+    /// entry that waited when the call began.
     pub fn note_failure(&mut self, failure: &Failure, now: Instant) {
         for (ticket, waiter) in self.by_ticket.range_mut(Ticket::before(failure.first)..) {
             let concerned = ticket.seq <= failure.last || failure.call > waiter.since_call;
@@ -149,7 +149,8 @@ impl<T: Clone> Waiters<T> {
         }
     }
 
-    /// The threads to wake after something has changed: those whose request is decided.
+    /// The threads to wake after something has changed: those of requests that are satisfied, failed or
+    /// failing.
     pub fn decided(&mut self, lines: &Lines) -> Vec<T> {
         let mut threads = Vec::new();
         let news = self.newly_acknowledged(lines);
@@ -167,8 +168,8 @@ impl<T: Clone> Waiters<T> {
         threads
     }
 
-    /// The places, from the first to before the last of these, that some line has acknowledged since
-    /// this was last asked. Acknowledgements decide nothing else.
+    /// The range of places that a line has acknowledged since the last look: its start, and its end
+    /// (exclusive). Acknowledgements decide nothing else.
     fn newly_acknowledged(&mut self, lines: &Lines) -> (Seq, Seq) {
         self.seen.resize(lines.secondaries().len() + 1, Seq::NONE);
         let mut news = (Seq(u64::MAX), Seq::NONE);

@@ -3,11 +3,11 @@
 //! A request appends its message, which gives it a place, and then, inside a scope of threads:
 //!
 //! - it calls every secondary whose line is free and lacks the entry, on scoped threads. A request
-//!   that needs every acknowledgement makes the last call on its own thread, for a thread costs more
-//!   than the call;
+//!   without `w` makes the last call on its own thread, for a thread costs more than the call, and
+//!   looks again when that call ends;
 //! - it waits until its entry is decided: enough nodes hold it, one has failed a request that fails
-//!   fast, or time is up. While its entry is on no call to a busy line, it looks again when the line
-//!   has room for a further call;
+//!   fast, or time is up. A request whose entry no call to a line carries looks again when the line has
+//!   room;
 //! - the client is answered. Leaving the scope joins the calls that are still out.
 
 use std::sync::atomic::Ordering::Relaxed;

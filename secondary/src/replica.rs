@@ -13,16 +13,16 @@
 //! |---|---|---|---|
 //! | accepted | `log.last_seq()` | perhaps | no |
 //! | stored | `stored` | yes: its transaction is synced | yes |
-//! | committed | `committed`, as far as it is stored | yes | yes: a quorum holds the entry |
+//! | committed | `committed`, at most `stored` | yes | yes: a quorum holds the entry |
 //!
-//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call or a
-//! heartbeat of that epoch is answered: a secondary that was restarted still refuses a former
-//! master.
+//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call of that
+//! epoch is acknowledged or its heartbeat answered: a secondary that was restarted still refuses a
+//! former master.
 //!
 //! One thread writes at a time, without the lock. Its transaction has the entries after `stored`,
 //! [`TRANSACTION_BYTES`] at most; calls that arrive meanwhile share the next one (group commit).
-//! A call waits [`DISK_TIMEOUT`] for the disk at most and then answers with an error, because a
-//! disk that hangs must not hold every thread. A failed write makes the copy read-only until the
+//! The thread that writes waits as long as the disk takes. Every other call waits [`DISK_TIMEOUT`] at
+//! most and then answers with an error, because a disk that hangs must not hold every thread. A failed write makes the copy read-only until the
 //! process is started again: entries after `stored` are never acknowledged and never shown.
 //!
 //! Without a disk an entry is stored as soon as it is in memory.
@@ -42,7 +42,7 @@ use log::{debug, error, info, warn};
 /// How long a call waits for its predecessor.
 pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a call waits for the disk.
+/// How long a call waits for another thread that writes.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a call.

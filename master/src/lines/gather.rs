@@ -6,8 +6,8 @@
 //! batch waits for as many entries as clients were answered. PostgreSQL knows the same as
 //! `commit_delay` and `commit_siblings`.
 //!
-//! The wait pays when the clients come back at once. Their pace is measured after every batch,
-//! waited for or not.
+//! The wait pays when the clients come back at once. Their pace is measured after every batch, also
+//! after one that did not wait.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ impl Gather {
         self.expected = Seq(last.0 + u64::from(count));
     }
 
-    /// A batch has left for some node: it waits nowhere any more.
+    /// A batch has left for one node. No other node waits for a full batch now.
     pub(super) fn left(&mut self) {
         self.expected = Seq::NONE;
     }

@@ -1,8 +1,10 @@
 //! One line: a secondary as the master sees it.
 //!
 //! Two cursors say everything about the entries of a line: `acked` is the last entry that the
-//! secondary holds, `next` is the first entry that no call carries yet. Entries between the two are
-//! on their way. An example, in which the log holds five entries:
+//! secondary holds, `next` is the first entry of the next call. Entries between the two are
+//! on their way. Every position that a secondary gives moves `acked`: in an acknowledgement, in a
+//! refusal for a gap, in the answer to a heartbeat. A call that fails takes `next` back to its first
+//! entry. An example, in which the log holds five entries:
 //!
 //! | event | `acked` | `next` | on their way |
 //! |---|---|---|---|
@@ -61,7 +63,7 @@ pub struct Line {
     kind: Kind,
     /// The last entry that the secondary holds, as far as is known.
     acked: Seq,
-    /// The first entry that no call carries yet.
+    /// The first entry of the next call.
     next: Seq,
     /// The calls in flight, oldest first.
     calls: Vec<InFlight>,
@@ -109,7 +111,7 @@ impl Line {
         self.acked
     }
 
-    /// The first entry that no call carries yet.
+    /// The first entry of the next call.
     pub fn next_seq(&self) -> Seq {
         self.next
     }
@@ -268,7 +270,7 @@ impl Line {
                 self.retry_at = Some(now + backoff(self.failures, random));
             }
         }
-        // A younger call may carry the entries again already; those of a lost call are sent anyway.
+        // A younger call may carry the entries. Those of a lost call were taken back when it was lost.
         let mut younger = self.calls.iter().filter(|other| other.number > call.number);
         let again = younger.any(|other| !other.lost && other.first <= call.first);
         if !lost && !again && self.acked < call.last {
@@ -331,8 +333,8 @@ impl Line {
         }
     }
 
-    /// A secondary that has waited for the earlier calls in vain will not get them: their entries
-    /// are sent again. Should a call arrive after all, the secondary recognises it.
+    /// The calls before this one count as lost: the secondary has waited for them in vain. Their
+    /// entries are sent again. The secondary recognises a call that arrives late.
     fn lose_calls_before(&mut self, number: u64) {
         let mut first = self.next;
         for earlier in self.calls.iter_mut().filter(|other| other.number < number && !other.lost) {
@@ -367,7 +369,7 @@ impl Line {
             return Err(format!("diverged: holds another entry at {last}"));
         }
         self.diverged = false;
-        // Epoch 0 names no entry: two of them at one place may differ. Those are sent and compared.
+        // Entries of epoch 0 are not named by their epoch. They are sent again and compared there.
         let held = if position.last_epoch == Epoch::default() { Seq::NONE } else { last };
         self.advance(held, log.last_seq(), now);
         if self.acked == log.last_seq() {
@@ -396,7 +398,7 @@ impl Line {
         self.process.as_ref().is_some_and(|process| process.name == name)
     }
 
-    /// Whether the process that had acknowledged entries before the call began now lacks them.
+    /// Whether the same process now holds less than it had acknowledged when the call began.
     fn takes_back(&self, call: &Call, position: &Position) -> bool {
         let since = self.process.as_ref().map(|process| process.since);
         self.is(&position.instance) && since == call.process && position.last_seq < call.acked

@@ -14,14 +14,14 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
-//! A master with a disk waits a little for full batches (`gather.rs`). All lines send a batch at
-//! the same time, or a client would wait for two batches in turn.
+//! A master with a disk waits a little for full batches (`gather.rs`). Its lines send a batch at the
+//! same time: sending in turn would make a client wait for two batches.
 //!
 //! # Failures
 //!
 //! After a failure a line pauses for a while that doubles with each further one, however many
 //! clients wait: [`backoff`](crate::health::backoff). A request of the original's kind, which fails
-//! fast, is urgent and ends the pause. A secondary that is heard of again is called at once.
+//! fast, is urgent and ignores the pause. A secondary that is heard of again is called at once.
 //!
 //! A call can be lost without a sign: its connection leads nowhere. When a later call has arrived
 //! and was refused for the entries missing before it, the earlier calls count as lost, and the next
@@ -308,8 +308,8 @@ impl Lines {
         }
     }
 
-    /// When a line with this cursor may send a batch: it waits for a full one, unless the entries
-    /// have left for a secondary already.
+    /// When a batch may leave from this cursor. The batch waits until it is full, and leaves at once if
+    /// a secondary has been sent its entries.
     fn batch_leaves_at(&self, next: Seq) -> When {
         match &self.gather {
             Some(gather) if self.leads(next) => gather.leaves_at(self.last),
@@ -317,7 +317,7 @@ impl Lines {
         }
     }
 
-    /// Whether no secondary has been sent more than a line with this cursor.
+    /// Whether this cursor is ahead of, or level with, the `next` of every secondary.
     fn leads(&self, next: Seq) -> bool {
         self.secondaries.iter().all(|line| line.next_seq() <= next)
     }
