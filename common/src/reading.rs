@@ -70,8 +70,8 @@ pub fn messages_object(log: &Log, from: Seq, until: Seq, rest: &[u8]) -> Vec<Chu
     chunks
 }
 
-/// The place in a query's `from`. Fails with the problem in words for the client, also when there is
-/// none.
+/// The place in a query's `from`. Fails with the problem in words for the client; an absent `from`
+/// is one.
 pub fn first(query: &str) -> Result<Seq, String> {
     let from = query.rsplit('&').find_map(|pair| pair.strip_prefix("from="));
     place("from", from.unwrap_or_default()).map(Seq)
