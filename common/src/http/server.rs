@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
@@ -14,15 +14,14 @@ use crossbeam::channel::Receiver;
 use log::{debug, error, warn};
 use socket2::SockRef;
 
-use super::crew::{Crew, PATIENCE, Work, hire};
+use super::crew::{Crew, Work};
 use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
-use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{AnswerShape, Reply, Turn, Turnstile};
+use super::reply::{Reply, Turn};
 use super::response::Part;
 use super::stats::{Figures, Stats};
-use super::turns::{Arrival, Begun, Phase};
+use super::turns::{Arrival, Phase};
 use super::{Handler, Limits, Request, Response};
 use crate::locked::locked;
 
@@ -30,6 +29,9 @@ use crate::locked::locked;
 /// as many bytes as were announced, and abort the process when it cannot. Up to this size the
 /// allocation succeeds and is never touched, for the connection has been closed by then.
 pub const MAX_DISCARD_BYTES: usize = 1 << 30;
+
+/// Connections that the system completes before anybody accepts them.
+const BACKLOG: i32 = 1024;
 
 /// Between tries to accept again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,6 +50,32 @@ const PREREAD_BYTES: usize = 1024;
 /// are busy.
 const REFUSERS: usize = 3;
 
+/// A bound address, not yet served.
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds `host:port`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// When the host does not resolve or the address cannot be bound.
+    pub fn bind(host: &str, port: u16) -> io::Result<Listener> {
+        let listener = TcpListener::bind((host, port))?;
+        let socket = SockRef::from(&listener);
+        // Without it an answer of several segments waits 40 ms.
+        socket.set_tcp_nodelay(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener(listener))
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the system does not say, which it does for every bound socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
 /// How a stop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Drained {
@@ -56,34 +84,27 @@ pub struct Drained {
 }
 
 /// A server that is answering requests.
-pub struct Server {
-    core: Arc<Core>,
-    exhausted: Receiver<()>,
-}
+pub struct Server(Arc<Core>);
 
 /// What all threads of one server share.
 struct Core {
     handler: Box<dyn Handler>,
-    limits: Arc<Limits>,
     figures: Arc<Figures>,
     listener: TcpListener,
     address: SocketAddr,
     /// Requests whose turn came when the one before them ended.
-    ready: Mutex<VecDeque<Begun<tiny_http::Request>>>,
-    guard: Arc<Guard<tiny_http::Request>>,
+    ready: Mutex<VecDeque<tiny_http::Request>>,
+    guard: Guard,
     /// The server that accepts; earlier ones only go on with the connections that they have.
     accepting: Mutex<Option<Arc<tiny_http::Server>>>,
 }
 
-/// One tiny_http server, and the threads that take its requests.
+/// One tiny_http server.
 struct Accepting {
     core: Arc<Core>,
     http: Arc<tiny_http::Server>,
-    crew: Crew,
     /// Whether the last request came within [`SOON`].
     hurries: AtomicBool,
-    /// How often in a row none came.
-    quiet: AtomicU32,
 }
 
 impl Server {
@@ -93,52 +114,51 @@ impl Server {
     /// When threads or descriptors cannot be had.
     pub fn start<H: Handler>(listener: Listener, limits: Limits, handler: H) -> io::Result<Server> {
         raise_descriptor_limit();
+        let Listener(listener) = listener;
         let address = listener.local_addr()?;
-        let listener = listener.with_timeouts(&limits)?;
-        let (guard, exhausted) = Guard::new(address.port(), limits);
+        // Accepted sockets inherit these: a peer that neither sends nor reads is given up.
+        // Accepting does not time out, for the nudges come more often.
+        SockRef::from(&listener).set_read_timeout(Some(limits.idle_timeout()))?;
+        SockRef::from(&listener).set_write_timeout(Some(limits.timeout))?;
+        let figures = Arc::new(Figures::new(limits));
         let core = Arc::new(Core {
             handler: Box::new(handler),
             listener,
             address,
-            limits: Arc::clone(&guard.limits),
-            figures: Arc::clone(&guard.figures),
-            guard,
+            guard: Guard::new(address.port(), Arc::clone(&figures)),
+            figures,
             ready: Mutex::default(),
             accepting: Mutex::new(None),
         });
         let descriptor = core.accept()?;
-        let nudging = Arc::clone(&core);
-        let nudge = move || nudging.keep_accepting(descriptor);
-        thread::Builder::new().name("http-nudge".into()).spawn(nudge)?;
-        let guard = Arc::clone(&core.guard);
-        let watch = move || guard.watch();
-        thread::Builder::new().name("http-guard".into()).spawn(watch)?;
-        Ok(Server { core, exhausted })
+        let (nudging, guarding) = (Arc::clone(&core), Arc::clone(&core));
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        thread("http-nudge").spawn(move || nudging.keep_accepting(descriptor))?;
+        thread("http-guard").spawn(move || guarding.guard.watch())?;
+        Ok(Server(core))
     }
 
     /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.core.address
+        self.0.address
     }
 
     /// How it stands.
     pub fn stats(&self) -> Stats {
-        self.core.figures.stats(self.core.limits.max_in_flight)
+        self.0.figures.stats()
     }
 
     /// Delivers one message when the server had better be stopped and the process restarted.
     pub fn exhausted(&self) -> &Receiver<()> {
-        &self.exhausted
+        &self.0.guard.exhausted.1
     }
 
     /// Stops accepting, refuses new requests with 503, and waits for those in progress.
     pub fn stop(&self, timeout: Duration) -> Drained {
-        self.core.figures.stopping.store(true, SeqCst);
+        self.0.figures.stopping.store(true, SeqCst);
         // Ends a blocked accept at once; from now on connections are refused by the system.
-        let _ = SockRef::from(&self.core.listener).shutdown(Shutdown::Both);
-        let unfinished = self.core.figures.drain(timeout);
-        self.core.figures.over.store(true, SeqCst);
-        Drained { unfinished }
+        let _ = SockRef::from(&self.0.listener).shutdown(Shutdown::Both);
+        Drained { unfinished: self.0.figures.drain(timeout) }
     }
 }
 
@@ -152,13 +172,9 @@ impl Core {
         let started = started.map_err(|_| io::Error::other("no thread could be started"))?;
         let http = Arc::new(started.map_err(io::Error::other)?);
         *locked(&self.accepting) = Some(Arc::clone(&http));
-        hire(&Arc::new(Accepting {
-            core: Arc::clone(self),
-            http,
-            crew: Crew::new(self.limits.max_in_flight.saturating_add(REFUSERS)),
-            hurries: AtomicBool::new(false),
-            quiet: AtomicU32::new(0),
-        }))?;
+        let most = self.figures.limits.max_in_flight.saturating_add(REFUSERS);
+        let hurries = AtomicBool::new(false);
+        Crew::start(Accepting { core: Arc::clone(self), http, hurries }, most)?;
         Ok(descriptor)
     }
 
@@ -184,25 +200,26 @@ impl Core {
     }
 
     /// Takes note of a request; gives it back if its turn has come.
-    fn arrive(&self, request: tiny_http::Request) -> Option<Begun<tiny_http::Request>> {
+    fn arrive(&self, request: tiny_http::Request) -> Option<tiny_http::Request> {
         // tiny_http unwraps the address before it hands a request out.
         let peer = request.remote_addr().copied()?;
         let arrival = locked(&self.guard.turns).arrive(peer, request);
         match arrival {
-            Arrival::Begins(begun) => return Some(begun),
+            Arrival::Begins(request) => return Some(request),
             Arrival::Waits => {}
-            Arrival::TooMany(request) if is_in_memory(&request) => {
-                dispose(request);
-                self.guard.close_soon(peer, || ());
-            }
-            // Disposed of before, it would be read to its end.
+            // Disposed of before the connection is closed, it would be read to its end.
             Arrival::TooMany(request) => self.guard.close_soon(peer, || dispose(request)),
         }
         None
     }
 
-    /// The request in progress of this peer has ended: the next one may begin.
-    fn go_on(&self, peer: SocketAddr) {
+    /// The request in progress of this peer has ended: the next one may begin, perhaps after the
+    /// connection has been closed.
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
+        if close {
+            let core = Arc::clone(&self);
+            return self.guard.close_soon(peer, move || core.end_turn(peer, false));
+        }
         let next = locked(&self.guard.turns).end(peer);
         if let Some(next) = next {
             locked(&self.ready).push_back(next);
@@ -212,28 +229,13 @@ impl Core {
     }
 }
 
-impl Turnstile for Core {
-    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
-        if close {
-            let core = Arc::clone(&self);
-            self.guard.close_soon(peer, move || core.go_on(peer));
-        } else {
-            self.go_on(peer);
-        }
-    }
-}
-
 impl Work for Accepting {
-    type Job = Begun<tiny_http::Request>;
-
-    fn crew(&self) -> &Crew {
-        &self.crew
-    }
+    type Job = tiny_http::Request;
 
     fn next(&self, patience: Duration) -> Option<Self::Job> {
         let start = Instant::now();
-        let hurries = self.hurries.load(SeqCst);
-        let mut looks = if hurries && self.core.figures.in_flight() <= FEW { LOOKS } else { 0 };
+        let hurries = self.hurries.load(SeqCst) && self.core.figures.in_flight() <= FEW;
+        let mut looks = if hurries { LOOKS } else { 0 };
         loop {
             let ready = locked(&self.core.ready).pop_front();
             if ready.is_some() {
@@ -246,7 +248,6 @@ impl Work for Accepting {
             match received {
                 Ok(Some(request)) => {
                     self.hurries.store(start.elapsed() < SOON, SeqCst);
-                    self.quiet.store(0, SeqCst);
                     let begun = self.core.arrive(request);
                     if begun.is_some() {
                         return begun;
@@ -264,31 +265,34 @@ impl Work for Accepting {
         }
     }
 
-    fn run(&self, job: Self::Job) {
-        self.core.handle(job);
+    fn run(&self, request: Self::Job) {
+        self.core.handle(request);
     }
 
     /// Also when it was replaced, and all connections that it had must have been closed.
-    fn is_over(&self) -> bool {
-        let quiet_for = PATIENCE * self.quiet.fetch_add(1, SeqCst);
+    fn is_over(&self, quiet: Duration) -> bool {
         let accepting = locked(&self.core.accepting);
         let is_replaced = accepting.as_ref().is_some_and(|http| !Arc::ptr_eq(http, &self.http));
-        let is_unused = quiet_for > 2 * self.core.limits.idle_timeout() && self.crew.is_idle();
-        self.core.figures.over.load(SeqCst) || (is_replaced && is_unused)
+        let is_unused = quiet > 2 * self.core.figures.limits.idle_timeout();
+        self.core.figures.is_over() || (is_replaced && is_unused)
     }
 }
 
 impl Core {
-    fn handle(self: &Arc<Self>, Begun { mut request, is_suspect }: Begun<tiny_http::Request>) {
+    fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
-        let turnstile = Arc::clone(self) as Arc<dyn Turnstile>;
-        let turn = Turn { peer, close: false, turnstile };
-        let in_progress = self.figures.begin();
-        if let Some(refusal) = self.is_full(in_progress.number, request.url()) {
+        let core = Arc::clone(self);
+        let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
+        let (_in_progress, number) = self.figures.begin();
+        if let Some(refusal) = self.is_full(number, request.url()) {
             self.figures.refused_busy.fetch_add(1, SeqCst);
-            return self.decline(request, turn, &refusal);
+            // Without a body the connection can be kept.
+            return match is_in_memory(&request) {
+                true => self.reply_to(request, turn).answer(&refusal),
+                false => self.refuse(request, turn, &refusal),
+            };
         }
-        let (read, was_closed) = match self.read(&mut request, peer) {
+        let read = match self.read(&mut request, peer) {
             Ok(read) => read,
             Err(refusal) => {
                 self.figures.refused_bad.fetch_add(1, SeqCst);
@@ -296,7 +300,7 @@ impl Core {
             }
         };
         let mut reply = self.reply_to(request, turn);
-        if (is_suspect || was_closed) && !reply.is_heard() {
+        if self.guard.is_suspect(peer) && !reply.is_heard() {
             return;
         }
         let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&read, reply)));
@@ -308,47 +312,43 @@ impl Core {
 
     /// The refusal for the `number`th request in progress, if there must be one.
     fn is_full(&self, number: usize, url: &str) -> Option<Response> {
-        let path = url.split('?').next().unwrap_or_default();
-        let refuse = |why| Response::refused(503, why).with_header("Retry-After", "1");
-        if self.figures.is_stopping() {
-            Some(refuse("The node is stopping"))
-        } else if number > self.limits.max_in_flight && !self.limits.always.contains(&path) {
-            Some(refuse("Too many requests in progress"))
+        let (path, limits) = (url.split('?').next().unwrap_or_default(), &self.figures.limits);
+        let why = if self.figures.is_stopping() {
+            "The node is stopping"
+        } else if number > limits.max_in_flight && !limits.always.contains(&path) {
+            "Too many requests in progress"
         } else {
-            None
-        }
+            return None;
+        };
+        Some(Response::refused(503, why).with_header("Retry-After", "1"))
     }
 
-    /// Copies the request out of tiny_http, body included. Says also whether the connection was
-    /// closed from here in the meantime: then the body may end where it should not.
+    /// Copies the request out of tiny_http, body included.
     fn read(
         &self,
         request: &mut tiny_http::Request,
         peer: SocketAddr,
-    ) -> Result<(Request, bool), Response> {
+    ) -> Result<Request, Response> {
         let headers = request.headers().iter();
         let headers = headers.map(|h| (h.field.as_str().as_str(), h.value.as_str()));
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
         let mut read = Request {
-            method: request.method().as_str().to_string(),
+            method: request.method().to_string(),
             path: path.to_string(),
             query: query.to_string(),
             headers: headers.collect(),
             body: Vec::new(),
         };
-        let most = self.limits.max_body_bytes;
+        let most = self.figures.limits.max_body_bytes;
         let framing = Framing::of(&read, most)?;
         if is_in_memory(request) {
             read.body = framing.read(request.as_reader(), most)?;
-            return Ok((read, false));
+        } else {
+            locked(&self.guard.turns).enter(peer, Phase::Reading);
+            read.body = framing.read(request.as_reader(), most)?;
+            locked(&self.guard.turns).enter(peer, Phase::Busy);
         }
-        self.enter(peer, Phase::Reading);
-        read.body = framing.read(request.as_reader(), most)?;
-        Ok((read, self.enter(peer, Phase::Busy)))
-    }
-
-    fn enter(&self, peer: SocketAddr, phase: Phase) -> bool {
-        locked(&self.guard.turns).enter(peer, phase)
+        Ok(read)
     }
 
     fn reply_to(&self, request: tiny_http::Request, turn: Turn) -> Reply {
@@ -361,23 +361,13 @@ impl Core {
             _ if old => Some("close"),
             _ => None,
         };
-        let head_only = *request.method() == tiny_http::Method::Head;
         Reply {
             turn,
             figures: Arc::clone(&self.figures),
-            limits: Arc::clone(&self.limits),
-            shape: AnswerShape { head_only, connection },
+            head_only: *request.method() == tiny_http::Method::Head,
+            connection,
             since: Instant::now(),
             writer: Some(request.into_writer()),
-        }
-    }
-
-    /// Answers without reading a body; keeps the connection if there is none to be read.
-    fn decline(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
-        if is_in_memory(&request) {
-            self.reply_to(request, turn).answer(answer);
-        } else {
-            self.refuse(request, turn, answer);
         }
     }
 
@@ -385,19 +375,14 @@ impl Core {
     /// Then gets rid of the request, whatever it announced, and of the turn.
     fn refuse(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
         let peer = turn.peer;
-        self.enter(peer, Phase::Refusing);
-        let Some(mut handle) = self.guard.find(peer) else {
-            // The peer is gone, or no descriptor was left to look with.
-            let leave = move || {
-                dispose(request);
-                drop(turn);
-            };
-            return self.guard.close_soon(peer, leave);
-        };
-        // The peer may be gone; there is nobody else to tell.
-        let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
-        handle.linger();
-        self.guard.close(handle);
+        locked(&self.guard.turns).enter(peer, Phase::Refusing);
+        let mut handle = self.guard.find(peer);
+        if let Some(handle) = &mut handle {
+            // The peer may be gone; there is nobody else to tell.
+            let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
+            handle.linger();
+        }
+        self.guard.close(peer, handle);
         dispose(request);
     }
 }

@@ -1,9 +1,10 @@
-//! Figures of a running server, and whether it is stopping.
+//! Figures of a running server, its limits, and whether it is stopping.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Limits;
 use crate::locked::locked;
 
 /// Figures of a running server.
@@ -22,51 +23,64 @@ pub struct Stats {
 }
 
 /// The figures as they change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Figures {
-    in_flight: Mutex<usize>,
-    none_in_flight: Condvar,
-    /// New requests are refused.
+    pub(super) limits: Limits,
+    in_flight: AtomicUsize,
+    drained: (Mutex<()>, Condvar),
     pub(super) stopping: AtomicBool,
-    /// Threads end.
-    pub(super) over: AtomicBool,
     pub(super) stuck: AtomicUsize,
     pub(super) refused_busy: AtomicU64,
     pub(super) refused_bad: AtomicU64,
 }
 
-/// One request in progress: the `number`th when it began.
-pub(super) struct InProgress<'a> {
-    figures: &'a Figures,
-    pub(super) number: usize,
-}
+/// One request in progress.
+pub(super) struct InProgress<'a>(&'a Figures);
 
 impl Figures {
+    pub(super) fn new(limits: Limits) -> Figures {
+        Figures {
+            limits,
+            in_flight: AtomicUsize::new(0),
+            drained: Default::default(),
+            stopping: AtomicBool::new(false),
+            stuck: AtomicUsize::new(0),
+            refused_busy: AtomicU64::new(0),
+            refused_bad: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether new requests are refused.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(SeqCst)
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        *locked(&self.in_flight)
+    /// Whether nothing is left to be done.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_stopping() && self.in_flight() == 0
     }
 
-    pub(super) fn begin(&self) -> InProgress<'_> {
-        let mut count = locked(&self.in_flight);
-        *count += 1;
-        InProgress { figures: self, number: *count }
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
+    }
+
+    /// Counts a request until the guard is dropped. Also says how many are in progress with it.
+    pub(super) fn begin(&self) -> (InProgress<'_>, usize) {
+        (InProgress(self), self.in_flight.fetch_add(1, SeqCst) + 1)
     }
 
     /// Waits until no request is in progress. Returns how many are when the time is up.
     pub(super) fn drain(&self, timeout: Duration) -> usize {
-        let count = locked(&self.in_flight);
-        let waited = self.none_in_flight.wait_timeout_while(count, timeout, |count| *count > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let lock = locked(&self.drained.0);
+        let waited = self.drained.1.wait_timeout_while(lock, timeout, |()| self.in_flight() > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.in_flight()
     }
 
-    pub(super) fn stats(&self, max_in_flight: usize) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         Stats {
             in_flight: self.in_flight(),
-            max_in_flight,
+            max_in_flight: self.limits.max_in_flight,
             stuck: self.stuck.load(SeqCst),
             refused_busy: self.refused_busy.load(SeqCst),
             refused_bad: self.refused_bad.load(SeqCst),
@@ -76,10 +90,10 @@ impl Figures {
 
 impl Drop for InProgress<'_> {
     fn drop(&mut self) {
-        let mut count = locked(&self.figures.in_flight);
-        *count -= 1;
-        if *count == 0 {
-            self.figures.none_in_flight.notify_all();
+        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.is_stopping() {
+            // The lock: `drain` either sees the zero or already waits.
+            let _lock = locked(&self.0.drained.0);
+            self.0.drained.1.notify_all();
         }
     }
 }
