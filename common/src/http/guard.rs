@@ -13,10 +13,9 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use log::{debug, error, warn};
@@ -26,15 +25,15 @@ use super::stats::Figures;
 use super::turns::Turns;
 use crate::locked::locked;
 
-/// The shortest rest between two looks for connections that must be closed.
+/// The shortest time between two looks for connections that must be closed.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// A rest lasts so many times as long as the look before it, but at most half a timeout.
-const REST: u32 = 200;
+/// That time for each open connection, as a look takes longer with many; half a timeout is the most.
+const TICK_PER_CONNECTION: Duration = Duration::from_millis(2);
 
-/// The same after a look for connections that were asked for: looks take a fifth of a processor at
-/// most, and all who ask in the meantime share one.
-const ORDER_REST: u32 = 4;
+/// After any look the guard rests for so many times its duration: all who ask for a connection in
+/// the meantime share one look.
+const REST: u32 = 4;
 
 /// Connections that tiny_http may lose before the node stops in good order to be restarted. Each
 /// costs two descriptors and a thread.
@@ -43,12 +42,11 @@ pub const MAX_STUCK: usize = 256;
 /// A closed connection whose descriptor is still held after this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// A closed connection counts as held for so long in any case: requests of one that the peer has
-/// ended too are on their way.
+/// Requests of a closed connection may be on their way for so long in any case.
 const HELD_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// How long, and for how many bytes, a refused client may go on sending before it is cut off;
-/// cut off at once, it would lose the answer.
+/// A pause of a refused client, and bytes of it, before it is cut off. At once would be too early:
+/// a client that is still sending then loses the answer.
 const LINGER: Duration = Duration::from_millis(250);
 const LINGER_BYTES: usize = 16 << 20;
 
@@ -123,11 +121,12 @@ impl Guard {
             if begun >= due {
                 open.iter().for_each(|open| self.close_overdue(open, begun));
                 self.count_stuck();
-                let most = self.figures.limits.timeout / 2;
-                due = begun + (REST * begun.elapsed()).min(most).max(TICK);
+                let count = open.map_or(0, |open| u32::try_from(open.len()).unwrap_or(u32::MAX));
+                let rest = TICK_PER_CONNECTION.saturating_mul(count);
+                due = begun + rest.min(self.figures.limits.timeout / 2).max(TICK);
             }
             spare = spare_descriptors();
-            thread::sleep(ORDER_REST * begun.elapsed());
+            thread::sleep(REST * begun.elapsed());
         }
     }
 
@@ -194,7 +193,9 @@ impl Guard {
             stuck += of_peer.iter().filter(|one| one.is_old()).count();
             !of_peer.is_empty()
         });
-        if stuck > self.figures.stuck.swap(stuck, SeqCst) {
+        let mut before = 0;
+        self.figures.change(|stats| before = mem::replace(&mut stats.stuck, stuck));
+        if stuck > before {
             warn!("lost connections for good stuck={stuck} most={MAX_STUCK}");
         }
         if stuck > MAX_STUCK && self.exhausted.0.try_send(()).is_ok() {
@@ -204,13 +205,12 @@ impl Guard {
 }
 
 impl Handle {
-    /// A handle of our own, if one of the descriptors still is what it was: tiny_http may be
-    /// closing the other one just now.
+    /// Made of the first descriptor that is still what it was; tiny_http may be closing the other.
     fn of(peer: SocketAddr, descriptors: &[RawFd]) -> Option<Handle> {
         descriptors.iter().find_map(|descriptor| {
             // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same one.
-            let duplicate = unsafe { borrow(*descriptor) }.try_clone_to_owned().ok()?;
-            let stream = TcpStream::from(duplicate);
+            let stream: TcpStream =
+                unsafe { borrow(*descriptor) }.try_clone_to_owned().ok()?.into();
             stream.peer_addr().ok().filter(|of| *of == peer)?;
             let inode = inode(stream.as_raw_fd())?;
             Some(Handle { stream, descriptors: descriptors.to_vec(), inode })
@@ -296,16 +296,14 @@ pub(super) fn spare_descriptors() -> Vec<File> {
 fn connections_to(port: u16) -> io::Result<Descriptors> {
     let mut found = Descriptors::new();
     for entry in fs::read_dir("/dev/fd")? {
-        let Some(descriptor) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
+        let number = entry?.file_name();
+        let Some(number) = number.to_str().and_then(|number| number.parse().ok()) else { continue };
         // SAFETY: see `borrow`; both calls only ask the system about the number.
-        let socket = unsafe { borrow(descriptor) };
+        let socket = unsafe { borrow(number) };
         let socket = SockRef::from(&socket);
         let Some(peer) = address(socket.peer_addr()) else { continue };
         if address(socket.local_addr()).is_some_and(|local| local.port() == port) {
-            found.entry(peer).or_insert_with(|| Vec::with_capacity(2)).push(descriptor);
+            found.entry(peer).or_default().push(number);
         }
     }
     Ok(found)

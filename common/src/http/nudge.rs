@@ -11,15 +11,13 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Between nudges while connections are arriving.
+/// Between nudges for so long after the last new connection.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
+const BUSY_FOR: Duration = Duration::from_secs(1);
 /// Between nudges otherwise: the longest that a lone connection can be left waiting.
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after the last new connection the short interval applies.
-const BUSY_FOR: Duration = Duration::from_secs(1);
-/// Nudges on their way: where so many have not been answered, more would only be in the way.
+/// Nudges on their way: more would only be in the way, and later ones are given up.
 const MAX_UNANSWERED: usize = 32;
-/// A nudge that was not answered for this long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 

@@ -5,13 +5,13 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use crossbeam::channel::Receiver;
-use log::{debug, error, warn};
+use log::{error, warn};
 use socket2::SockRef;
 
 use super::crew::{Crew, Work};
@@ -37,10 +37,9 @@ const BACKLOG: i32 = 1024;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A thread that waits for a request looks so often, letting others run in between, before it
-/// sleeps: to wake it takes longer than most requests. It does so when the request before came
-/// within [`SOON`] and at most [`FEW`] are in progress; otherwise the processor is better used.
+/// sleeps: to wake it takes longer than most requests. While more than [`FEW`] are in progress the
+/// processor is better used.
 const LOOKS: usize = 500;
-const SOON: Duration = Duration::from_millis(1);
 const FEW: usize = 2;
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
@@ -103,8 +102,6 @@ struct Core {
 struct Accepting {
     core: Arc<Core>,
     http: Arc<tiny_http::Server>,
-    /// Whether the last request came within [`SOON`].
-    hurries: AtomicBool,
 }
 
 impl Server {
@@ -173,28 +170,24 @@ impl Core {
         let http = Arc::new(started.map_err(io::Error::other)?);
         *locked(&self.accepting) = Some(Arc::clone(&http));
         let most = self.figures.limits.max_in_flight.saturating_add(REFUSERS);
-        let hurries = AtomicBool::new(false);
-        Crew::start(Accepting { core: Arc::clone(self), http, hurries }, most)?;
+        Crew::start(Accepting { core: Arc::clone(self), http }, most)?;
         Ok(descriptor)
     }
 
     /// Nudges, and watches that connections are accepted: tiny_http stops after one failure,
     /// whatever it was, and its copy of the listener is closed then.
     fn keep_accepting(self: &Arc<Self>, mut descriptor: RawFd) {
-        let (mut nudger, mut retry_at) = (Nudger::new(self.address), Instant::now());
+        let mut nudger = Nudger::new(self.address);
         while !self.figures.is_stopping() {
             thread::sleep(nudger.interval());
             if listens(descriptor, self.address) {
                 nudger.nudge(locked(&self.guard.turns).heard());
-            } else if Instant::now() >= retry_at && spare_descriptors().len() == 4 {
-                retry_at = Instant::now() + RETRY_INTERVAL;
+            } else if spare_descriptors().len() == 4 {
                 match self.accept() {
-                    Ok(copy) => {
-                        descriptor = copy;
-                        warn!("started to accept again addr={}", self.address);
-                    }
-                    Err(error) => debug!("failed to accept again error={error}"),
+                    Ok(copy) => descriptor = copy,
+                    Err(_) => thread::sleep(RETRY_INTERVAL),
                 }
+                warn!("tried to accept again addr={}", self.address);
             }
         }
     }
@@ -233,36 +226,28 @@ impl Work for Accepting {
     type Job = tiny_http::Request;
 
     fn next(&self, patience: Duration) -> Option<Self::Job> {
-        let start = Instant::now();
-        let hurries = self.hurries.load(SeqCst) && self.core.figures.in_flight() <= FEW;
-        let mut looks = if hurries { LOOKS } else { 0 };
-        loop {
+        let looks = if self.core.figures.stats().in_flight <= FEW { LOOKS } else { 0 };
+        for look in 0..=looks {
             let ready = locked(&self.core.ready).pop_front();
             if ready.is_some() {
                 return ready;
             }
-            let received = match looks {
-                0 => self.http.recv_timeout(patience),
-                _ => self.http.try_recv(),
-            };
-            match received {
+            let is_last = look == looks;
+            let came =
+                if is_last { self.http.recv_timeout(patience) } else { self.http.try_recv() };
+            match came {
                 Ok(Some(request)) => {
-                    self.hurries.store(start.elapsed() < SOON, SeqCst);
                     let begun = self.core.arrive(request);
                     if begun.is_some() {
                         return begun;
                     }
                 }
-                Ok(None) if looks > 0 => {
-                    looks -= 1;
-                    thread::yield_now();
-                }
-                Ok(None) if start.elapsed() >= patience => return None,
-                Ok(None) => {}
+                Ok(None) => thread::yield_now(),
                 Err(_) if self.core.figures.is_stopping() => return None,
                 Err(error) => warn!("failed to accept error={error}"),
             }
         }
+        None
     }
 
     fn run(&self, request: Self::Job) {
@@ -284,22 +269,20 @@ impl Core {
         let core = Arc::clone(self);
         let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
         let (_in_progress, number) = self.figures.begin();
-        if let Some(refusal) = self.is_full(number, request.url()) {
-            self.figures.refused_busy.fetch_add(1, SeqCst);
+        let mut read = head_of(&request);
+        if let Some(refusal) = self.is_full(number, &read.path) {
+            self.figures.change(|stats| stats.refused_busy += 1);
             // Without a body the connection can be kept.
             return match is_in_memory(&request) {
-                true => self.reply_to(request, turn).answer(&refusal),
+                true => self.reply_to(request, &read, turn).answer(&refusal),
                 false => self.refuse(request, turn, &refusal),
             };
         }
-        let read = match self.read(&mut request, peer) {
-            Ok(read) => read,
-            Err(refusal) => {
-                self.figures.refused_bad.fetch_add(1, SeqCst);
-                return self.refuse(request, turn, &refusal);
-            }
-        };
-        let mut reply = self.reply_to(request, turn);
+        if let Err(refusal) = self.read_body(&mut read, &mut request, peer) {
+            self.figures.change(|stats| stats.refused_bad += 1);
+            return self.refuse(request, turn, &refusal);
+        }
+        let mut reply = self.reply_to(request, &read, turn);
         if self.guard.is_suspect(peer) && !reply.is_heard() {
             return;
         }
@@ -311,8 +294,8 @@ impl Core {
     }
 
     /// The refusal for the `number`th request in progress, if there must be one.
-    fn is_full(&self, number: usize, url: &str) -> Option<Response> {
-        let (path, limits) = (url.split('?').next().unwrap_or_default(), &self.figures.limits);
+    fn is_full(&self, number: usize, path: &str) -> Option<Response> {
+        let limits = &self.figures.limits;
         let why = if self.figures.is_stopping() {
             "The node is stopping"
         } else if number > limits.max_in_flight && !limits.always.contains(&path) {
@@ -323,24 +306,14 @@ impl Core {
         Some(Response::refused(503, why).with_header("Retry-After", "1"))
     }
 
-    /// Copies the request out of tiny_http, body included.
-    fn read(
+    fn read_body(
         &self,
+        read: &mut Request,
         request: &mut tiny_http::Request,
         peer: SocketAddr,
-    ) -> Result<Request, Response> {
-        let headers = request.headers().iter();
-        let headers = headers.map(|h| (h.field.as_str().as_str(), h.value.as_str()));
-        let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-        let mut read = Request {
-            method: request.method().to_string(),
-            path: path.to_string(),
-            query: query.to_string(),
-            headers: headers.collect(),
-            body: Vec::new(),
-        };
+    ) -> Result<(), Response> {
         let most = self.figures.limits.max_body_bytes;
-        let framing = Framing::of(&read, most)?;
+        let framing = Framing::of(read, most)?;
         if is_in_memory(request) {
             read.body = framing.read(request.as_reader(), most)?;
         } else {
@@ -348,11 +321,11 @@ impl Core {
             read.body = framing.read(request.as_reader(), most)?;
             locked(&self.guard.turns).enter(peer, Phase::Busy);
         }
-        Ok(read)
+        Ok(())
     }
 
-    fn reply_to(&self, request: tiny_http::Request, turn: Turn) -> Reply {
-        let asked = field(&request, "Connection").unwrap_or("").to_ascii_lowercase();
+    fn reply_to(&self, request: tiny_http::Request, read: &Request, turn: Turn) -> Reply {
+        let asked = read.header("Connection").unwrap_or("").to_ascii_lowercase();
         let old = *request.http_version() <= (1, 0);
         // As tiny_http decides whether to read on, so that the peer learns the same.
         let connection = match asked {
@@ -364,7 +337,7 @@ impl Core {
         Reply {
             turn,
             figures: Arc::clone(&self.figures),
-            head_only: *request.method() == tiny_http::Method::Head,
+            head_only: read.method == "HEAD",
             connection,
             since: Instant::now(),
             writer: Some(request.into_writer()),
@@ -387,10 +360,23 @@ impl Core {
     }
 }
 
+/// Copies the head of a request out of tiny_http.
+fn head_of(request: &tiny_http::Request) -> Request {
+    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+    let fields = request.headers().iter();
+    Request {
+        method: request.method().to_string(),
+        path: path.to_string(),
+        query: query.to_string(),
+        headers: fields.map(|h| (h.field.to_string(), h.value.to_string())).collect(),
+        body: Vec::new(),
+    }
+}
+
 /// Whether nothing is left to be read of this request.
 fn is_in_memory(request: &tiny_http::Request) -> bool {
     let small = request.body_length().is_none_or(|bytes| bytes <= PREREAD_BYTES);
-    let streams = |name| field(request, name).is_some();
+    let streams = |name| request.headers().iter().any(|header| header.field.equiv(name));
     small && !streams("Transfer-Encoding") && !streams("Expect")
 }
 
@@ -403,9 +389,4 @@ fn dispose(request: tiny_http::Request) {
         // Dropped whole it would wait for its turn to answer an empty 500.
         drop(request.into_writer());
     }
-}
-
-fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
-    let found = request.headers().iter().find(|header| header.field.equiv(name));
-    found.map(|header| header.value.as_str())
 }

@@ -1,6 +1,6 @@
 //! Figures of a running server, its limits, and whether it is stopping.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::Limits;
 use crate::locked::locked;
 
 /// Figures of a running server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests in progress.
     pub in_flight: usize,
@@ -22,16 +22,12 @@ pub struct Stats {
     pub refused_bad: u64,
 }
 
-/// The figures as they change.
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) limits: Limits,
-    in_flight: AtomicUsize,
-    drained: (Mutex<()>, Condvar),
+    stats: Mutex<Stats>,
+    drained: Condvar,
     pub(super) stopping: AtomicBool,
-    pub(super) stuck: AtomicUsize,
-    pub(super) refused_busy: AtomicU64,
-    pub(super) refused_bad: AtomicU64,
 }
 
 /// One request in progress.
@@ -39,15 +35,17 @@ pub(super) struct InProgress<'a>(&'a Figures);
 
 impl Figures {
     pub(super) fn new(limits: Limits) -> Figures {
-        Figures {
-            limits,
-            in_flight: AtomicUsize::new(0),
-            drained: Default::default(),
-            stopping: AtomicBool::new(false),
-            stuck: AtomicUsize::new(0),
-            refused_busy: AtomicU64::new(0),
-            refused_bad: AtomicU64::new(0),
-        }
+        let stats = Stats { max_in_flight: limits.max_in_flight, ..Stats::default() };
+        let (drained, stopping) = (Condvar::new(), AtomicBool::new(false));
+        Figures { limits, stats: Mutex::new(stats), drained, stopping }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        *locked(&self.stats)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Stats)) {
+        change(&mut locked(&self.stats));
     }
 
     /// Whether new requests are refused.
@@ -57,43 +55,30 @@ impl Figures {
 
     /// Whether nothing is left to be done.
     pub(super) fn is_over(&self) -> bool {
-        self.is_stopping() && self.in_flight() == 0
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(SeqCst)
+        self.is_stopping() && self.stats().in_flight == 0
     }
 
     /// Counts a request until the guard is dropped. Also says how many are in progress with it.
     pub(super) fn begin(&self) -> (InProgress<'_>, usize) {
-        (InProgress(self), self.in_flight.fetch_add(1, SeqCst) + 1)
+        let mut stats = locked(&self.stats);
+        stats.in_flight += 1;
+        (InProgress(self), stats.in_flight)
     }
 
     /// Waits until no request is in progress. Returns how many are when the time is up.
     pub(super) fn drain(&self, timeout: Duration) -> usize {
-        let lock = locked(&self.drained.0);
-        let waited = self.drained.1.wait_timeout_while(lock, timeout, |()| self.in_flight() > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-        self.in_flight()
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        Stats {
-            in_flight: self.in_flight(),
-            max_in_flight: self.limits.max_in_flight,
-            stuck: self.stuck.load(SeqCst),
-            refused_busy: self.refused_busy.load(SeqCst),
-            refused_bad: self.refused_bad.load(SeqCst),
-        }
+        let stats = locked(&self.stats);
+        let waited = self.drained.wait_timeout_while(stats, timeout, |now| now.in_flight > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.in_flight
     }
 }
 
 impl Drop for InProgress<'_> {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.is_stopping() {
-            // The lock: `drain` either sees the zero or already waits.
-            let _lock = locked(&self.0.drained.0);
-            self.0.drained.1.notify_all();
+        let mut stats = locked(&self.0.stats);
+        stats.in_flight -= 1;
+        if stats.in_flight == 0 {
+            self.0.drained.notify_all();
         }
     }
 }
