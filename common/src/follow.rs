@@ -235,7 +235,8 @@ mod tests {
     fn a_stream_begins_after_last_event_id() {
         // Goal: the header wins over `from`, and a bad query is refused beside a good header too.
         let first = |query: &str, id: Option<&str>| {
-            let headers = id.iter().map(|id| ("last-event-id", *id)).collect();
+            let own = |id: &&str| ("last-event-id".to_string(), id.to_string());
+            let headers = id.iter().map(own).collect();
             first_entry(&Request { query: query.into(), headers, ..Request::default() }).ok()
         };
         assert_eq!(first("", None), Some(Seq(1)));

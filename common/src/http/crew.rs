@@ -9,14 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
 use crate::locked::locked;
 
 /// How long a thread waits for a job before it asks whether it is still needed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a thread waits for a job while more than [`KEPT`] wait, before it leaves.
 const SURPLUS_PATIENCE: Duration = Duration::from_millis(50);
@@ -27,17 +27,16 @@ const KEPT: usize = 4;
 /// What a crew does.
 pub(super) trait Work: Send + Sync + 'static {
     type Job;
-    fn crew(&self) -> &Crew;
     /// Waits for the next job, at most so long. One thread at a time calls it.
     fn next(&self, patience: Duration) -> Option<Self::Job>;
     fn run(&self, job: Self::Job);
-    /// Whether no more jobs will come.
-    fn is_over(&self) -> bool;
+    /// Whether no more jobs will come, after there was none for so long.
+    fn is_over(&self, quiet: Duration) -> bool;
 }
 
 /// The threads that share one source of jobs.
-#[derive(Debug)]
-pub(super) struct Crew {
+pub(super) struct Crew<W> {
+    work: W,
     most: usize,
     threads: AtomicUsize,
     /// Threads without a job.
@@ -46,64 +45,62 @@ pub(super) struct Crew {
     lead: Mutex<()>,
 }
 
-impl Crew {
-    /// At most so many threads.
-    pub(super) fn new(most: usize) -> Crew {
+impl<W: Work> Crew<W> {
+    /// Starts with one thread; there will be at most so many.
+    ///
+    /// # Errors
+    /// When the system has no thread.
+    pub(super) fn start(work: W, most: usize) -> io::Result<()> {
         let (threads, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Crew { most, threads, waiting, lead: Mutex::new(()) }
+        Arc::new(Crew { work, most, threads, waiting, lead: Mutex::default() }).hire()
     }
 
-    /// Whether no thread has a job.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.load(SeqCst) == self.threads.load(SeqCst)
-    }
-}
-
-/// Starts one more thread.
-///
-/// # Errors
-/// When the system has none.
-pub(super) fn hire<W: Work>(work: &Arc<W>) -> io::Result<()> {
-    let crew = work.crew();
-    crew.threads.fetch_add(1, SeqCst);
-    crew.waiting.fetch_add(1, SeqCst);
-    let hired = Arc::clone(work);
-    let spawned =
-        thread::Builder::new().name("http-handler".into()).spawn(move || serve(&hired)).map(|_| ());
-    if spawned.is_err() {
-        crew.waiting.fetch_sub(1, SeqCst);
-        crew.threads.fetch_sub(1, SeqCst);
-    }
-    spawned
-}
-
-/// The life of a thread.
-fn serve<W: Work>(work: &Arc<W>) {
-    let crew = work.crew();
-    while let Some(job) = wait(work) {
-        if crew.waiting.fetch_sub(1, SeqCst) == 1 && crew.threads.load(SeqCst) < crew.most {
-            // Without a further thread the next job waits until one comes back.
-            hire(work)
-                .unwrap_or_else(|error| warn!("failed to start a handler thread error={error}"));
+    fn hire(self: &Arc<Self>) -> io::Result<()> {
+        self.threads.fetch_add(1, SeqCst);
+        self.waiting.fetch_add(1, SeqCst);
+        let crew = Arc::clone(self);
+        let spawned =
+            thread::Builder::new().name("http-handler".into()).spawn(move || crew.serve());
+        if spawned.is_err() {
+            self.leave();
         }
-        if catch_unwind(AssertUnwindSafe(|| work.run(job))).is_err() {
-            error!("panicked in a handler thread");
-        }
-        crew.waiting.fetch_add(1, SeqCst);
+        spawned.map(|_| ())
     }
-    crew.waiting.fetch_sub(1, SeqCst);
-    crew.threads.fetch_sub(1, SeqCst);
-}
 
-/// The next job of this thread; `None` when it is no longer needed.
-fn wait<W: Work>(work: &Arc<W>) -> Option<W::Job> {
-    let crew = work.crew();
-    let _lead = locked(&crew.lead);
-    loop {
-        let surplus = crew.waiting.load(SeqCst) > KEPT;
-        let job = work.next(if surplus { SURPLUS_PATIENCE } else { PATIENCE });
-        if job.is_some() || surplus || work.is_over() {
-            return job;
+    fn leave(&self) {
+        self.waiting.fetch_sub(1, SeqCst);
+        self.threads.fetch_sub(1, SeqCst);
+    }
+
+    /// The life of a thread.
+    fn serve(self: &Arc<Self>) {
+        while let Some(job) = self.wait() {
+            let is_last = self.waiting.fetch_sub(1, SeqCst) == 1;
+            if is_last && self.threads.load(SeqCst) < self.most {
+                // Without a further thread the next job waits until one comes back.
+                let hired = self.hire();
+                hired.unwrap_or_else(|error| {
+                    warn!("failed to start a handler thread error={error}")
+                });
+            }
+            if catch_unwind(AssertUnwindSafe(|| self.work.run(job))).is_err() {
+                error!("panicked in a handler thread");
+            }
+            self.waiting.fetch_add(1, SeqCst);
+        }
+        self.leave();
+    }
+
+    /// The next job of this thread; `None` when it is no longer needed.
+    fn wait(&self) -> Option<W::Job> {
+        let _lead = locked(&self.lead);
+        let start = Instant::now();
+        loop {
+            let surplus = self.waiting.load(SeqCst) > KEPT;
+            let job = self.work.next(if surplus { SURPLUS_PATIENCE } else { PATIENCE });
+            if job.is_some() || surplus || self.work.is_over(start.elapsed()) {
+                return job;
+            }
         }
     }
 }
@@ -116,15 +113,11 @@ mod tests {
 
     /// Each job is a pair: it says that it has begun, then waits to be let go.
     struct Gate {
-        crew: Crew,
         jobs: Receiver<(Sender<()>, Receiver<()>)>,
     }
 
     impl Work for Gate {
         type Job = (Sender<()>, Receiver<()>);
-        fn crew(&self) -> &Crew {
-            &self.crew
-        }
         fn next(&self, patience: Duration) -> Option<Self::Job> {
             self.jobs.recv_timeout(patience).ok()
         }
@@ -132,7 +125,7 @@ mod tests {
             let _ = begun.send(());
             let _ = finish.recv();
         }
-        fn is_over(&self) -> bool {
+        fn is_over(&self, _: Duration) -> bool {
             false
         }
     }
@@ -141,8 +134,7 @@ mod tests {
     #[test]
     fn blocked_jobs_block_at_the_limit_only() {
         let (submit, jobs) = unbounded();
-        let gate = Arc::new(Gate { crew: Crew::new(3), jobs });
-        hire(&gate).unwrap();
+        Crew::start(Gate { jobs }, 3).unwrap();
         let begin = || {
             let (begun, has_begun) = bounded(1);
             let (finish, finished) = bounded::<()>(1);
@@ -157,7 +149,6 @@ mod tests {
         assert!(has_begun.recv_timeout(Duration::from_millis(50)).is_err(), "a fourth thread");
         drop(blocked);
         has_begun.recv_timeout(Duration::from_secs(5)).expect("no thread was reused");
-        assert!(gate.crew.threads.load(SeqCst) <= 3);
         drop(finish);
     }
 }

@@ -18,8 +18,8 @@ impl Framing {
     /// Of this request, whose body may have `most` bytes.
     pub(super) fn of(request: &Request, most: usize) -> Result<Framing, Response> {
         let ambiguous = |what| Response::refused(400, what);
-        let mut codings = request.headers.values("Transfer-Encoding");
-        let mut lengths = request.headers.values("Content-Length");
+        let mut codings = request.values("Transfer-Encoding");
+        let mut lengths = request.values("Content-Length");
         match (codings.next(), lengths.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => Err(ambiguous("Content-Length and Transfer-Encoding together")),
@@ -67,7 +67,7 @@ fn too_large(most: usize) -> Response {
 }
 
 fn is_upgrade(request: &Request) -> bool {
-    request.headers.values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
+    request.values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
 #[cfg(test)]
@@ -75,7 +75,8 @@ mod tests {
     use super::*;
 
     fn framing(fields: &[(&str, &str)]) -> Result<Framing, u16> {
-        let headers = fields.iter().copied().collect();
+        let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let headers = fields.iter().map(own).collect();
         let request = Request { headers, ..Request::default() };
         Framing::of(&request, 100).map_err(|refusal| refusal.status)
     }

@@ -8,20 +8,18 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `server.rs` | the only user of tiny_http: takes requests, reads and refuses them, stops in good order |
+//! | `server.rs` | takes requests from tiny_http, reads and refuses them, stops in good order |
 //! | `crew.rs` | threads that take a request and handle it: reused, hired when none waits, bounded |
-//! | `turns.rs` | one request of a connection at a time, in order |
+//! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do |
 //! | `framing.rs` | where a body ends; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `stats.rs` | how many requests are in progress, and other figures |
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
-//! | `guard.rs`, `overdue.rs` | finds and closes connections, which tiny_http cannot; which ones must be closed |
+//! | `guard.rs` | finds and closes connections, which tiny_http cannot |
 //!
-//! # The way of a request
-//!
-//! A thread of tiny_http's reads it and puts it into a queue. The thread of the crew that waits
-//! there takes it, lets another one wait in its place, reads the body and calls the handler. The
-//! end of the request's turn lets the connection's next request begin.
+//! A thread of tiny_http's reads a request and puts it into a queue. The thread of the crew that
+//! waits there takes it, lets another one wait in its place, reads the body and calls the handler.
+//! The end of the request's turn lets the connection's next request begin.
 //!
 //! # Limits
 //!
@@ -29,10 +27,11 @@
 //! |---|---|---|
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [`Limits::always`] |
 //! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
-//! | a connection that is idle, trickles a head or a body, or does not read its answer | [`Limits::timeout`], at least a second and at most half as much more | closed |
+//! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |
+//! | a head or a body that trickles | [`Limits::timeout`] and up to half as much more | closed |
 //! | a peer that reads its answer slowly | [`MIN_READ_RATE`] bytes per second after the timeout | closed |
 //! | a request that is handled for more than half of the timeout | | its answer says `Connection: close` |
-//! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`] while memory grows | closed |
+//! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`], more seldom with many connections | closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
 //! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
 //! | connections that tiny_http lost for good | [`MAX_STUCK`] | the node stops in good order, to be restarted |
@@ -54,9 +53,7 @@
 mod crew;
 mod framing;
 mod guard;
-mod listener;
 mod nudge;
-mod overdue;
 mod reply;
 mod response;
 mod server;
@@ -64,13 +61,11 @@ mod stats;
 mod turns;
 
 pub use guard::{MAX_STUCK, TICK, max_connections};
-pub use listener::Listener;
-pub use overdue::MAX_HEAD_BYTES;
 pub use reply::{MIN_READ_RATE, Reply, Stream};
 pub use response::Response;
-pub use server::{Drained, MAX_DISCARD_BYTES, Server};
+pub use server::{Drained, Listener, MAX_DISCARD_BYTES, Server};
 pub use stats::Stats;
-pub use turns::MAX_PIPELINED;
+pub use turns::{MAX_HEAD_BYTES, MAX_PIPELINED};
 
 use std::time::Duration;
 
@@ -106,38 +101,22 @@ pub struct Request {
     pub path: String,
     /// What follows the `?`, or the empty string.
     pub query: String,
-    /// Its header fields.
-    pub headers: Headers,
+    /// Names and values of its header fields, in the order in which they were sent.
+    pub headers: Vec<(String, String)>,
     /// The body; empty when there is none.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The value of the first header field of this name, in any case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.values(name).next()
-    }
-}
-
-/// Header fields in the order in which they were sent.
-#[derive(Debug, Default)]
-pub struct Headers(Vec<(String, String)>);
-
-impl Headers {
-    /// The values of all fields of this name, in any case.
+    /// The values of all header fields of this name, in any case.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        let named = self.headers.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| &**value)
     }
 
-    /// Names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
-    }
-}
-
-impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Headers {
-        Headers(fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    /// The first of these values.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.values(name).next()
     }
 }
 

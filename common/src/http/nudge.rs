@@ -4,26 +4,20 @@
 //! burst more connections are queued than threads are idle, and with keep-alive clients no thread
 //! comes back for the rest: they wait for ever. A connection made from here and closed at once
 //! finds no idle thread, so the pool makes one; it ends our connection and takes the first of the
-//! queue. While connections arrive many such nudges are made; a slow pulse finds those which
-//! nobody precedes.
-//!
-//! That connections arrive shows when they are heard of for the first time. Of silent ones it
-//! shows, too: a new descriptor has the lowest free number, so that of a nudge's own rises.
+//! queue. While connections are heard of for the first time many such nudges are made; a slow pulse
+//! finds those which nobody precedes.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Between nudges while connections are arriving.
+/// Between nudges for so long after the last new connection.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
+const BUSY_FOR: Duration = Duration::from_secs(1);
 /// Between nudges otherwise: the longest that a lone connection can be left waiting.
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after the last new connection the short interval applies.
-const BUSY_FOR: Duration = Duration::from_secs(1);
-/// Nudges on their way: where so many have not been answered, more would only be in the way.
+/// Nudges on their way: more would only be in the way, and later ones are given up.
 const MAX_UNANSWERED: usize = 32;
-/// A nudge that was not answered for this long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -34,8 +28,6 @@ pub(super) struct Nudger {
     unanswered: Vec<(TcpStream, Instant)>,
     busy_until: Instant,
     heard: u64,
-    /// The highest number of a nudge's descriptor since no connections were arriving.
-    highest: RawFd,
 }
 
 impl Nudger {
@@ -46,16 +38,12 @@ impl Nudger {
             ip => ip,
         };
         let address = SocketAddr::new(ip, bound.port());
-        Nudger { address, unanswered: Vec::new(), busy_until: Instant::now(), heard: 0, highest: 0 }
+        Nudger { address, unanswered: Vec::new(), busy_until: Instant::now(), heard: 0 }
     }
 
     /// How long to wait until the next nudge.
     pub(super) fn interval(&self) -> Duration {
-        if self.is_busy() { BUSY_INTERVAL } else { IDLE_INTERVAL }
-    }
-
-    fn is_busy(&self) -> bool {
-        Instant::now() < self.busy_until
+        if Instant::now() < self.busy_until { BUSY_INTERVAL } else { IDLE_INTERVAL }
     }
 
     /// Makes one connection, and lets go of those that were answered. `heard` is how many
@@ -63,14 +51,11 @@ impl Nudger {
     pub(super) fn nudge(&mut self, heard: u64) {
         self.unanswered
             .retain_mut(|(stream, at)| at.elapsed() < ANSWER_TIMEOUT && !is_answered(stream));
+        if heard > self.heard {
+            (self.heard, self.busy_until) = (heard, Instant::now() + BUSY_FOR);
+        }
         // It fails when nobody accepts; then there is nobody to nudge.
         let made = (self.unanswered.len() < MAX_UNANSWERED).then(|| self.knock().ok()).flatten();
-        let number = made.as_ref().map_or(self.highest, AsRawFd::as_raw_fd);
-        if heard > self.heard || number > self.highest {
-            self.busy_until = Instant::now() + BUSY_FOR;
-        }
-        self.heard = heard;
-        self.highest = if self.is_busy() { number.max(self.highest) } else { number };
         self.unanswered.extend(made.map(|stream| (stream, Instant::now())));
     }
 

@@ -7,30 +7,30 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::Limits;
 use super::response::{Part, Response};
 use super::stats::{Figures, Stats};
 
 /// A peer that reads an answer more slowly, after its timeout is over, loses its connection.
 pub const MIN_READ_RATE: u64 = 64 * 1024;
 
-/// Learns of the end of a request's turn.
-pub(super) trait Turnstile: Send + Sync {
-    /// Lets the next request of this peer's connection begin, or closes the connection first.
-    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool);
-}
-
 /// The turn of the request in progress. Its end lets the connection's next request begin.
 pub(super) struct Turn {
     pub(super) peer: SocketAddr,
     /// Whether the connection is closed at the end of the turn.
     pub(super) close: bool,
-    pub(super) turnstile: Arc<dyn Turnstile>,
+    end: Option<Box<dyn FnOnce(bool) + Send>>,
+}
+
+impl Turn {
+    /// `end` is told whether the connection must be closed first.
+    pub(super) fn new(peer: SocketAddr, end: impl FnOnce(bool) + Send + 'static) -> Turn {
+        Turn { peer, close: false, end: Some(Box::new(end)) }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        Arc::clone(&self.turnstile).end_turn(self.peer, self.close);
+        self.end.take().into_iter().for_each(|end| end(self.close));
     }
 }
 
@@ -38,21 +38,14 @@ impl Drop for Turn {
 pub struct Reply {
     pub(super) turn: Turn,
     pub(super) figures: Arc<Figures>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) shape: AnswerShape,
+    /// Whether the answer has no body.
+    pub(super) head_only: bool,
+    /// What the answer says about the connection.
+    pub(super) connection: Option<&'static str>,
     /// When the request had been read.
     pub(super) since: Instant,
     /// `None` once it has been used.
     pub(super) writer: Option<Box<dyn Write + Send>>,
-}
-
-/// What a request asks its answer to look like.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AnswerShape {
-    /// No body.
-    pub(super) head_only: bool,
-    /// What to say about the connection.
-    pub(super) connection: Option<&'static str>,
 }
 
 impl Reply {
@@ -64,14 +57,14 @@ impl Reply {
     /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer
     /// wanted no more than its head, or has gone.
     pub fn begin(mut self, response: Response) -> Option<Stream> {
-        if self.shape.head_only {
-            self.shape.connection = Some("close");
+        if self.head_only {
+            self.connection = Some("close");
             self.answer(&response);
             return None;
         }
         let mut writer = self.writer.take()?;
         self.turn.close = true;
-        let mut paced = PacedWriter::new(&mut *writer, self.limits.timeout);
+        let mut paced = PacedWriter::new(&mut *writer, self.figures.limits.timeout);
         let begun = response.write_to(&mut paced, Part::Beginning, Some("close"));
         let stream = Stream { writer, reply: self };
         begun.is_ok().then_some(stream)
@@ -79,7 +72,7 @@ impl Reply {
 
     /// Figures of the server.
     pub fn stats(&self) -> Stats {
-        self.figures.stats(self.limits.max_in_flight)
+        self.figures.stats()
     }
 
     /// Whether the server is going to stop: nobody should be kept waiting.
@@ -89,9 +82,13 @@ impl Reply {
 
     pub(super) fn answer(&mut self, response: &Response) {
         let Some(mut writer) = self.writer.take() else { return };
-        let mut paced = PacedWriter::new(&mut *writer, self.limits.timeout);
-        let part = if self.shape.head_only { Part::Head } else { Part::Whole };
-        if let Err(error) = response.write_to(&mut paced, part, self.connection()) {
+        let mut paced = PacedWriter::new(&mut *writer, self.figures.limits.timeout);
+        let part = if self.head_only { Part::Head } else { Part::Whole };
+        // The socket has waited for the next request since this one was read: after half of its
+        // timeout the client should not begin another one.
+        let is_late = self.since.elapsed() > self.figures.limits.idle_timeout() / 2;
+        let connection = if is_late { Some("close") } else { self.connection };
+        if let Err(error) = response.write_to(&mut paced, part, connection) {
             debug!("failed to answer peer={} error={error}", self.turn.peer);
             // What is left of this answer must not become the beginning of the next.
             self.turn.close = true;
@@ -99,22 +96,14 @@ impl Reply {
     }
 
     /// Whether the connection is open: it takes an interim answer, which a client passes over.
+    /// Otherwise no answer is sent.
     pub(super) fn is_heard(&mut self) -> bool {
-        let writer = self.writer.as_mut();
-        let heard = writer.is_some_and(|writer| {
-            writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").and_then(|()| writer.flush()).is_ok()
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        self.writer = self.writer.take().and_then(|mut out| {
+            let sent = out.write_all(interim).and_then(|()| out.flush());
+            sent.is_ok().then_some(out)
         });
-        if !heard {
-            self.writer = None;
-        }
-        heard
-    }
-
-    /// What to say about the connection. The socket has waited for the next request since this one
-    /// was read: after half of its timeout the client should not begin another one.
-    fn connection(&self) -> Option<&'static str> {
-        let is_late = self.since.elapsed() > self.limits.idle_timeout() / 2;
-        if is_late { Some("close") } else { self.shape.connection }
+        self.writer.is_some()
     }
 }
 
@@ -137,7 +126,7 @@ impl Stream {
     /// # Errors
     /// When the peer has gone, or has not taken enough in time.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut paced = PacedWriter::new(&mut *self.writer, self.reply.limits.timeout);
+        let mut paced = PacedWriter::new(&mut *self.writer, self.reply.figures.limits.timeout);
         paced.write_all(bytes)?;
         paced.flush()
     }

@@ -107,20 +107,16 @@ impl Response {
         connection: Option<&str>,
     ) -> io::Result<()> {
         let length = self.body_len();
-        let short = part != Part::Head && length <= ONE_WRITE_BYTES;
-        let room = if short { length } else { 0 };
+        let short = part == Part::Head || length <= ONE_WRITE_BYTES;
         let told = (part != Part::Beginning).then_some(length);
-        let mut message = self.head(told, connection, room).into_bytes();
-        if part == Part::Head {
-            out.write_all(&message)?;
-        } else if short {
-            self.body.iter().for_each(|chunk| message.extend_from_slice(chunk.bytes()));
+        let mut message = self.head(told, connection, if short { length } else { 0 }).into_bytes();
+        let body = self.body.iter().map(Chunk::bytes).filter(|_| part != Part::Head);
+        if short {
+            body.for_each(|bytes| message.extend_from_slice(bytes));
             out.write_all(&message)?;
         } else {
             out.write_all(&message)?;
-            for chunk in &self.body {
-                out.write_all(chunk.bytes())?;
-            }
+            { body }.try_for_each(|bytes| out.write_all(bytes))?;
         }
         out.flush()
     }
@@ -129,13 +125,12 @@ impl Response {
     fn head(&self, length: Option<usize>, connection: Option<&str>, room: usize) -> String {
         let mut head = String::with_capacity(320 + room);
         let date = httpdate::HttpDate::from(SystemTime::now());
-        let (status, reason) = (self.status, reason(self.status));
-        let written = write!(
-            head,
-            "HTTP/1.1 {status} {reason}\r\nServer: replicated-log\r\nDate: {date}\r\n"
-        );
-        let told = length.map_or(Ok(()), |length| write!(head, "Content-Length: {length}\r\n"));
-        written.and(told).expect("writing to a string cannot fail");
+        let status = format!("{} {}", self.status, reason(self.status));
+        head.extend(["HTTP/1.1 ", &status, "\r\nServer: replicated-log\r\n"]);
+        write!(head, "Date: {date}\r\n").expect("writing to a string cannot fail");
+        if let Some(length) = length {
+            head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
+        }
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }

@@ -5,24 +5,23 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use crossbeam::channel::Receiver;
-use log::{debug, error, warn};
+use log::{error, warn};
 use socket2::SockRef;
 
-use super::crew::{Crew, PATIENCE, Work, hire};
+use super::crew::{Crew, Work};
 use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
-use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{AnswerShape, Reply, Turn, Turnstile};
+use super::reply::{Reply, Turn};
 use super::response::Part;
 use super::stats::{Figures, Stats};
-use super::turns::{Arrival, Begun, Phase};
+use super::turns::{Arrival, Phase};
 use super::{Handler, Limits, Request, Response};
 use crate::locked::locked;
 
@@ -31,14 +30,16 @@ use crate::locked::locked;
 /// allocation succeeds and is never touched, for the connection has been closed by then.
 pub const MAX_DISCARD_BYTES: usize = 1 << 30;
 
+/// Connections that the system completes before anybody accepts them.
+const BACKLOG: i32 = 1024;
+
 /// Between tries to accept again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A thread that waits for a request looks so often, letting others run in between, before it
-/// sleeps: to wake it takes longer than most requests. It does so when the request before came
-/// within [`SOON`] and at most [`FEW`] are in progress; otherwise the processor is better used.
+/// sleeps: to wake it takes longer than most requests. While more than [`FEW`] are in progress the
+/// processor is better used.
 const LOOKS: usize = 500;
-const SOON: Duration = Duration::from_millis(1);
 const FEW: usize = 2;
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
@@ -48,6 +49,32 @@ const PREREAD_BYTES: usize = 1024;
 /// are busy.
 const REFUSERS: usize = 3;
 
+/// A bound address, not yet served.
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds `host:port`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// When the host does not resolve or the address cannot be bound.
+    pub fn bind(host: &str, port: u16) -> io::Result<Listener> {
+        let listener = TcpListener::bind((host, port))?;
+        let socket = SockRef::from(&listener);
+        // Without it an answer of several segments waits 40 ms.
+        socket.set_tcp_nodelay(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener(listener))
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the system does not say, which it does for every bound socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
 /// How a stop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Drained {
@@ -56,34 +83,25 @@ pub struct Drained {
 }
 
 /// A server that is answering requests.
-pub struct Server {
-    core: Arc<Core>,
-    exhausted: Receiver<()>,
-}
+pub struct Server(Arc<Core>);
 
 /// What all threads of one server share.
 struct Core {
     handler: Box<dyn Handler>,
-    limits: Arc<Limits>,
     figures: Arc<Figures>,
     listener: TcpListener,
     address: SocketAddr,
     /// Requests whose turn came when the one before them ended.
-    ready: Mutex<VecDeque<Begun<tiny_http::Request>>>,
-    guard: Arc<Guard<tiny_http::Request>>,
+    ready: Mutex<VecDeque<tiny_http::Request>>,
+    guard: Guard,
     /// The server that accepts; earlier ones only go on with the connections that they have.
     accepting: Mutex<Option<Arc<tiny_http::Server>>>,
 }
 
-/// One tiny_http server, and the threads that take its requests.
+/// One tiny_http server.
 struct Accepting {
     core: Arc<Core>,
     http: Arc<tiny_http::Server>,
-    crew: Crew,
-    /// Whether the last request came within [`SOON`].
-    hurries: AtomicBool,
-    /// How often in a row none came.
-    quiet: AtomicU32,
 }
 
 impl Server {
@@ -93,52 +111,51 @@ impl Server {
     /// When threads or descriptors cannot be had.
     pub fn start<H: Handler>(listener: Listener, limits: Limits, handler: H) -> io::Result<Server> {
         raise_descriptor_limit();
+        let Listener(listener) = listener;
         let address = listener.local_addr()?;
-        let listener = listener.with_timeouts(&limits)?;
-        let (guard, exhausted) = Guard::new(address.port(), limits);
+        // Accepted sockets inherit these: a peer that neither sends nor reads is given up.
+        // Accepting does not time out, for the nudges come more often.
+        SockRef::from(&listener).set_read_timeout(Some(limits.idle_timeout()))?;
+        SockRef::from(&listener).set_write_timeout(Some(limits.timeout))?;
+        let figures = Arc::new(Figures::new(limits));
         let core = Arc::new(Core {
             handler: Box::new(handler),
             listener,
             address,
-            limits: Arc::clone(&guard.limits),
-            figures: Arc::clone(&guard.figures),
-            guard,
+            guard: Guard::new(address.port(), Arc::clone(&figures)),
+            figures,
             ready: Mutex::default(),
             accepting: Mutex::new(None),
         });
         let descriptor = core.accept()?;
-        let nudging = Arc::clone(&core);
-        let nudge = move || nudging.keep_accepting(descriptor);
-        thread::Builder::new().name("http-nudge".into()).spawn(nudge)?;
-        let guard = Arc::clone(&core.guard);
-        let watch = move || guard.watch();
-        thread::Builder::new().name("http-guard".into()).spawn(watch)?;
-        Ok(Server { core, exhausted })
+        let (nudging, guarding) = (Arc::clone(&core), Arc::clone(&core));
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        thread("http-nudge").spawn(move || nudging.keep_accepting(descriptor))?;
+        thread("http-guard").spawn(move || guarding.guard.watch())?;
+        Ok(Server(core))
     }
 
     /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.core.address
+        self.0.address
     }
 
     /// How it stands.
     pub fn stats(&self) -> Stats {
-        self.core.figures.stats(self.core.limits.max_in_flight)
+        self.0.figures.stats()
     }
 
     /// Delivers one message when the server had better be stopped and the process restarted.
     pub fn exhausted(&self) -> &Receiver<()> {
-        &self.exhausted
+        &self.0.guard.exhausted.1
     }
 
     /// Stops accepting, refuses new requests with 503, and waits for those in progress.
     pub fn stop(&self, timeout: Duration) -> Drained {
-        self.core.figures.stopping.store(true, SeqCst);
+        self.0.figures.stopping.store(true, SeqCst);
         // Ends a blocked accept at once; from now on connections are refused by the system.
-        let _ = SockRef::from(&self.core.listener).shutdown(Shutdown::Both);
-        let unfinished = self.core.figures.drain(timeout);
-        self.core.figures.over.store(true, SeqCst);
-        Drained { unfinished }
+        let _ = SockRef::from(&self.0.listener).shutdown(Shutdown::Both);
+        Drained { unfinished: self.0.figures.drain(timeout) }
     }
 }
 
@@ -152,57 +169,50 @@ impl Core {
         let started = started.map_err(|_| io::Error::other("no thread could be started"))?;
         let http = Arc::new(started.map_err(io::Error::other)?);
         *locked(&self.accepting) = Some(Arc::clone(&http));
-        hire(&Arc::new(Accepting {
-            core: Arc::clone(self),
-            http,
-            crew: Crew::new(self.limits.max_in_flight.saturating_add(REFUSERS)),
-            hurries: AtomicBool::new(false),
-            quiet: AtomicU32::new(0),
-        }))?;
+        let most = self.figures.limits.max_in_flight.saturating_add(REFUSERS);
+        Crew::start(Accepting { core: Arc::clone(self), http }, most)?;
         Ok(descriptor)
     }
 
     /// Nudges, and watches that connections are accepted: tiny_http stops after one failure,
     /// whatever it was, and its copy of the listener is closed then.
     fn keep_accepting(self: &Arc<Self>, mut descriptor: RawFd) {
-        let (mut nudger, mut retry_at) = (Nudger::new(self.address), Instant::now());
+        let mut nudger = Nudger::new(self.address);
         while !self.figures.is_stopping() {
             thread::sleep(nudger.interval());
             if listens(descriptor, self.address) {
                 nudger.nudge(locked(&self.guard.turns).heard());
-            } else if Instant::now() >= retry_at && spare_descriptors().len() == 4 {
-                retry_at = Instant::now() + RETRY_INTERVAL;
+            } else if spare_descriptors().len() == 4 {
                 match self.accept() {
-                    Ok(copy) => {
-                        descriptor = copy;
-                        warn!("started to accept again addr={}", self.address);
-                    }
-                    Err(error) => debug!("failed to accept again error={error}"),
+                    Ok(copy) => descriptor = copy,
+                    Err(_) => thread::sleep(RETRY_INTERVAL),
                 }
+                warn!("tried to accept again addr={}", self.address);
             }
         }
     }
 
     /// Takes note of a request; gives it back if its turn has come.
-    fn arrive(&self, request: tiny_http::Request) -> Option<Begun<tiny_http::Request>> {
+    fn arrive(&self, request: tiny_http::Request) -> Option<tiny_http::Request> {
         // tiny_http unwraps the address before it hands a request out.
         let peer = request.remote_addr().copied()?;
         let arrival = locked(&self.guard.turns).arrive(peer, request);
         match arrival {
-            Arrival::Begins(begun) => return Some(begun),
+            Arrival::Begins(request) => return Some(request),
             Arrival::Waits => {}
-            Arrival::TooMany(request) if is_in_memory(&request) => {
-                dispose(request);
-                self.guard.close_soon(peer, || ());
-            }
-            // Disposed of before, it would be read to its end.
+            // Disposed of before the connection is closed, it would be read to its end.
             Arrival::TooMany(request) => self.guard.close_soon(peer, || dispose(request)),
         }
         None
     }
 
-    /// The request in progress of this peer has ended: the next one may begin.
-    fn go_on(&self, peer: SocketAddr) {
+    /// The request in progress of this peer has ended: the next one may begin, perhaps after the
+    /// connection has been closed.
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
+        if close {
+            let core = Arc::clone(&self);
+            return self.guard.close_soon(peer, move || core.end_turn(peer, false));
+        }
         let next = locked(&self.guard.turns).end(peer);
         if let Some(next) = next {
             locked(&self.ready).push_back(next);
@@ -212,91 +222,68 @@ impl Core {
     }
 }
 
-impl Turnstile for Core {
-    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
-        if close {
-            let core = Arc::clone(&self);
-            self.guard.close_soon(peer, move || core.go_on(peer));
-        } else {
-            self.go_on(peer);
-        }
-    }
-}
-
 impl Work for Accepting {
-    type Job = Begun<tiny_http::Request>;
-
-    fn crew(&self) -> &Crew {
-        &self.crew
-    }
+    type Job = tiny_http::Request;
 
     fn next(&self, patience: Duration) -> Option<Self::Job> {
-        let start = Instant::now();
-        let hurries = self.hurries.load(SeqCst);
-        let mut looks = if hurries && self.core.figures.in_flight() <= FEW { LOOKS } else { 0 };
-        loop {
+        let looks = if self.core.figures.stats().in_flight <= FEW { LOOKS } else { 0 };
+        for look in 0..=looks {
             let ready = locked(&self.core.ready).pop_front();
             if ready.is_some() {
                 return ready;
             }
-            let received = match looks {
-                0 => self.http.recv_timeout(patience),
-                _ => self.http.try_recv(),
-            };
-            match received {
+            let is_last = look == looks;
+            let came =
+                if is_last { self.http.recv_timeout(patience) } else { self.http.try_recv() };
+            match came {
                 Ok(Some(request)) => {
-                    self.hurries.store(start.elapsed() < SOON, SeqCst);
-                    self.quiet.store(0, SeqCst);
                     let begun = self.core.arrive(request);
                     if begun.is_some() {
                         return begun;
                     }
                 }
-                Ok(None) if looks > 0 => {
-                    looks -= 1;
-                    thread::yield_now();
-                }
-                Ok(None) if start.elapsed() >= patience => return None,
-                Ok(None) => {}
+                Ok(None) => thread::yield_now(),
                 Err(_) if self.core.figures.is_stopping() => return None,
                 Err(error) => warn!("failed to accept error={error}"),
             }
         }
+        None
     }
 
-    fn run(&self, job: Self::Job) {
-        self.core.handle(job);
+    fn run(&self, request: Self::Job) {
+        self.core.handle(request);
     }
 
     /// Also when it was replaced, and all connections that it had must have been closed.
-    fn is_over(&self) -> bool {
-        let quiet_for = PATIENCE * self.quiet.fetch_add(1, SeqCst);
+    fn is_over(&self, quiet: Duration) -> bool {
         let accepting = locked(&self.core.accepting);
         let is_replaced = accepting.as_ref().is_some_and(|http| !Arc::ptr_eq(http, &self.http));
-        let is_unused = quiet_for > 2 * self.core.limits.idle_timeout() && self.crew.is_idle();
-        self.core.figures.over.load(SeqCst) || (is_replaced && is_unused)
+        let is_unused = quiet > 2 * self.core.figures.limits.idle_timeout();
+        self.core.figures.is_over() || (is_replaced && is_unused)
     }
 }
 
 impl Core {
-    fn handle(self: &Arc<Self>, Begun { mut request, is_suspect }: Begun<tiny_http::Request>) {
+    fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
-        let turnstile = Arc::clone(self) as Arc<dyn Turnstile>;
-        let turn = Turn { peer, close: false, turnstile };
-        let in_progress = self.figures.begin();
-        if let Some(refusal) = self.is_full(in_progress.number, request.url()) {
-            self.figures.refused_busy.fetch_add(1, SeqCst);
-            return self.decline(request, turn, &refusal);
+        let core = Arc::clone(self);
+        let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
+        let (_in_progress, number) = self.figures.begin();
+        let mut read = head_of(&request);
+        if let Some(refusal) = self.is_full(number, &read.path) {
+            self.figures.change(|stats| stats.refused_busy += 1);
+            // Without a body the connection can be kept.
+            return match is_in_memory(&request) {
+                true => self.reply_to(request, &read, turn).answer(&refusal),
+                false => self.refuse(request, turn, &refusal),
+            };
         }
-        let (read, was_closed) = match self.read(&mut request, peer) {
-            Ok(read) => read,
-            Err(refusal) => {
-                self.figures.refused_bad.fetch_add(1, SeqCst);
-                return self.refuse(request, turn, &refusal);
-            }
-        };
-        let mut reply = self.reply_to(request, turn);
-        if (is_suspect || was_closed) && !reply.is_heard() {
+        if let Err(refusal) = self.read_body(&mut read, &mut request, peer) {
+            self.figures.change(|stats| stats.refused_bad += 1);
+            return self.refuse(request, turn, &refusal);
+        }
+        let mut reply = self.reply_to(request, &read, turn);
+        if self.guard.is_suspect(peer) && !reply.is_heard() {
             return;
         }
         let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&read, reply)));
@@ -307,52 +294,38 @@ impl Core {
     }
 
     /// The refusal for the `number`th request in progress, if there must be one.
-    fn is_full(&self, number: usize, url: &str) -> Option<Response> {
-        let path = url.split('?').next().unwrap_or_default();
-        let refuse = |why| Response::refused(503, why).with_header("Retry-After", "1");
-        if self.figures.is_stopping() {
-            Some(refuse("The node is stopping"))
-        } else if number > self.limits.max_in_flight && !self.limits.always.contains(&path) {
-            Some(refuse("Too many requests in progress"))
+    fn is_full(&self, number: usize, path: &str) -> Option<Response> {
+        let limits = &self.figures.limits;
+        let why = if self.figures.is_stopping() {
+            "The node is stopping"
+        } else if number > limits.max_in_flight && !limits.always.contains(&path) {
+            "Too many requests in progress"
         } else {
-            None
-        }
+            return None;
+        };
+        Some(Response::refused(503, why).with_header("Retry-After", "1"))
     }
 
-    /// Copies the request out of tiny_http, body included. Says also whether the connection was
-    /// closed from here in the meantime: then the body may end where it should not.
-    fn read(
+    fn read_body(
         &self,
+        read: &mut Request,
         request: &mut tiny_http::Request,
         peer: SocketAddr,
-    ) -> Result<(Request, bool), Response> {
-        let headers = request.headers().iter();
-        let headers = headers.map(|h| (h.field.as_str().as_str(), h.value.as_str()));
-        let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-        let mut read = Request {
-            method: request.method().as_str().to_string(),
-            path: path.to_string(),
-            query: query.to_string(),
-            headers: headers.collect(),
-            body: Vec::new(),
-        };
-        let most = self.limits.max_body_bytes;
-        let framing = Framing::of(&read, most)?;
+    ) -> Result<(), Response> {
+        let most = self.figures.limits.max_body_bytes;
+        let framing = Framing::of(read, most)?;
         if is_in_memory(request) {
             read.body = framing.read(request.as_reader(), most)?;
-            return Ok((read, false));
+        } else {
+            locked(&self.guard.turns).enter(peer, Phase::Reading);
+            read.body = framing.read(request.as_reader(), most)?;
+            locked(&self.guard.turns).enter(peer, Phase::Busy);
         }
-        self.enter(peer, Phase::Reading);
-        read.body = framing.read(request.as_reader(), most)?;
-        Ok((read, self.enter(peer, Phase::Busy)))
+        Ok(())
     }
 
-    fn enter(&self, peer: SocketAddr, phase: Phase) -> bool {
-        locked(&self.guard.turns).enter(peer, phase)
-    }
-
-    fn reply_to(&self, request: tiny_http::Request, turn: Turn) -> Reply {
-        let asked = field(&request, "Connection").unwrap_or("").to_ascii_lowercase();
+    fn reply_to(&self, request: tiny_http::Request, read: &Request, turn: Turn) -> Reply {
+        let asked = read.header("Connection").unwrap_or("").to_ascii_lowercase();
         let old = *request.http_version() <= (1, 0);
         // As tiny_http decides whether to read on, so that the peer learns the same.
         let connection = match asked {
@@ -361,23 +334,13 @@ impl Core {
             _ if old => Some("close"),
             _ => None,
         };
-        let head_only = *request.method() == tiny_http::Method::Head;
         Reply {
             turn,
             figures: Arc::clone(&self.figures),
-            limits: Arc::clone(&self.limits),
-            shape: AnswerShape { head_only, connection },
+            head_only: read.method == "HEAD",
+            connection,
             since: Instant::now(),
             writer: Some(request.into_writer()),
-        }
-    }
-
-    /// Answers without reading a body; keeps the connection if there is none to be read.
-    fn decline(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
-        if is_in_memory(&request) {
-            self.reply_to(request, turn).answer(answer);
-        } else {
-            self.refuse(request, turn, answer);
         }
     }
 
@@ -385,27 +348,35 @@ impl Core {
     /// Then gets rid of the request, whatever it announced, and of the turn.
     fn refuse(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
         let peer = turn.peer;
-        self.enter(peer, Phase::Refusing);
-        let Some(mut handle) = self.guard.find(peer) else {
-            // The peer is gone, or no descriptor was left to look with.
-            let leave = move || {
-                dispose(request);
-                drop(turn);
-            };
-            return self.guard.close_soon(peer, leave);
-        };
-        // The peer may be gone; there is nobody else to tell.
-        let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
-        handle.linger();
-        self.guard.close(handle);
+        locked(&self.guard.turns).enter(peer, Phase::Refusing);
+        let mut handle = self.guard.find(peer);
+        if let Some(handle) = &mut handle {
+            // The peer may be gone; there is nobody else to tell.
+            let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
+            handle.linger();
+        }
+        self.guard.close(peer, handle);
         dispose(request);
+    }
+}
+
+/// Copies the head of a request out of tiny_http.
+fn head_of(request: &tiny_http::Request) -> Request {
+    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+    let fields = request.headers().iter();
+    Request {
+        method: request.method().to_string(),
+        path: path.to_string(),
+        query: query.to_string(),
+        headers: fields.map(|h| (h.field.to_string(), h.value.to_string())).collect(),
+        body: Vec::new(),
     }
 }
 
 /// Whether nothing is left to be read of this request.
 fn is_in_memory(request: &tiny_http::Request) -> bool {
     let small = request.body_length().is_none_or(|bytes| bytes <= PREREAD_BYTES);
-    let streams = |name| field(request, name).is_some();
+    let streams = |name| request.headers().iter().any(|header| header.field.equiv(name));
     small && !streams("Transfer-Encoding") && !streams("Expect")
 }
 
@@ -418,9 +389,4 @@ fn dispose(request: tiny_http::Request) {
         // Dropped whole it would wait for its turn to answer an empty 500.
         drop(request.into_writer());
     }
-}
-
-fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
-    let found = request.headers().iter().find(|header| header.field.equiv(name));
-    found.map(|header| header.value.as_str())
 }

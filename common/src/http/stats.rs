@@ -1,13 +1,14 @@
-//! Figures of a running server, and whether it is stopping.
+//! Figures of a running server, its limits, and whether it is stopping.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Limits;
 use crate::locked::locked;
 
 /// Figures of a running server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests in progress.
     pub in_flight: usize,
@@ -21,65 +22,63 @@ pub struct Stats {
     pub refused_bad: u64,
 }
 
-/// The figures as they change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Figures {
-    in_flight: Mutex<usize>,
-    none_in_flight: Condvar,
-    /// New requests are refused.
+    pub(super) limits: Limits,
+    stats: Mutex<Stats>,
+    drained: Condvar,
     pub(super) stopping: AtomicBool,
-    /// Threads end.
-    pub(super) over: AtomicBool,
-    pub(super) stuck: AtomicUsize,
-    pub(super) refused_busy: AtomicU64,
-    pub(super) refused_bad: AtomicU64,
 }
 
-/// One request in progress: the `number`th when it began.
-pub(super) struct InProgress<'a> {
-    figures: &'a Figures,
-    pub(super) number: usize,
-}
+/// One request in progress.
+pub(super) struct InProgress<'a>(&'a Figures);
 
 impl Figures {
+    pub(super) fn new(limits: Limits) -> Figures {
+        let stats = Stats { max_in_flight: limits.max_in_flight, ..Stats::default() };
+        let (drained, stopping) = (Condvar::new(), AtomicBool::new(false));
+        Figures { limits, stats: Mutex::new(stats), drained, stopping }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        *locked(&self.stats)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Stats)) {
+        change(&mut locked(&self.stats));
+    }
+
+    /// Whether new requests are refused.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(SeqCst)
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        *locked(&self.in_flight)
+    /// Whether nothing is left to be done.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_stopping() && self.stats().in_flight == 0
     }
 
-    pub(super) fn begin(&self) -> InProgress<'_> {
-        let mut count = locked(&self.in_flight);
-        *count += 1;
-        InProgress { figures: self, number: *count }
+    /// Counts a request until the guard is dropped. Also says how many are in progress with it.
+    pub(super) fn begin(&self) -> (InProgress<'_>, usize) {
+        let mut stats = locked(&self.stats);
+        stats.in_flight += 1;
+        (InProgress(self), stats.in_flight)
     }
 
     /// Waits until no request is in progress. Returns how many are when the time is up.
     pub(super) fn drain(&self, timeout: Duration) -> usize {
-        let count = locked(&self.in_flight);
-        let waited = self.none_in_flight.wait_timeout_while(count, timeout, |count| *count > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    pub(super) fn stats(&self, max_in_flight: usize) -> Stats {
-        Stats {
-            in_flight: self.in_flight(),
-            max_in_flight,
-            stuck: self.stuck.load(SeqCst),
-            refused_busy: self.refused_busy.load(SeqCst),
-            refused_bad: self.refused_bad.load(SeqCst),
-        }
+        let stats = locked(&self.stats);
+        let waited = self.drained.wait_timeout_while(stats, timeout, |now| now.in_flight > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.in_flight
     }
 }
 
 impl Drop for InProgress<'_> {
     fn drop(&mut self) {
-        let mut count = locked(&self.figures.in_flight);
-        *count -= 1;
-        if *count == 0 {
-            self.figures.none_in_flight.notify_all();
+        let mut stats = locked(&self.0.stats);
+        stats.in_flight -= 1;
+        if stats.in_flight == 0 {
+            self.0.drained.notify_all();
         }
     }
 }

@@ -1,19 +1,31 @@
-//! One request of a connection at a time, in the order in which they came.
+//! One request of a connection at a time, in order; and which connections have been idle,
+//! trickling or flooding for too long.
 //!
 //! tiny_http hands out pipelined requests all at once. Handled at the same time they could
 //! overtake each other, and a thread could block behind its own predecessor.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
-use std::mem;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Limits;
 
 /// Requests of one connection that may wait behind the one in progress.
 pub const MAX_PIPELINED: usize = 64;
 
+/// Bytes that may be read of a connection without completing a request, beside a body within its
+/// own limit.
+pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
+
+/// Bytes that may be read for each byte of a body: chunks of one byte take six.
+const MOST_PER_BODY_BYTE: u64 = 8;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waiting for a request, or receiving the head of one.
+    /// Waiting for its first request, or receiving the head of it.
+    Silent,
+    /// Waiting for a further request, or receiving the head of one.
     Idle,
     /// Receiving a body.
     Reading,
@@ -23,212 +35,247 @@ pub(super) enum Phase {
     Refusing,
 }
 
-/// What may still come from a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
-    /// Requests.
-    Open,
-    /// Nothing that counts: a request was dropped, so none after it may be handled.
-    Doomed,
-    /// Requests of a new connection with the same key, and what was left over of the closed one.
-    Closed,
-}
-
-/// The requests of all connections. `K` tells connections apart, `T` is a request.
+/// The requests `T` of all connections, which their peers' addresses tell apart.
 #[derive(Debug)]
-pub(super) struct Turns<K, T> {
-    lines: HashMap<K, Line<T>>,
+pub(super) struct Turns<T> {
+    lines: HashMap<SocketAddr, Line<T>>,
     heard: u64,
 }
 
 #[derive(Debug)]
 struct Line<T> {
     phase: Phase,
-    /// Whether the phase was entered after the last look.
-    changed: bool,
-    trust: Trust,
+    /// When the phase began.
+    since: Instant,
+    /// Bytes read of the connection at the first look after that.
+    bytes: Option<u64>,
+    /// A request was dropped: no further one is handled before the connection has been closed.
+    is_doomed: bool,
     waiting: VecDeque<T>,
-}
-
-/// A request that may begin.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Begun<T> {
-    pub(super) request: T,
-    /// Whether it may have been left over of a connection that was closed.
-    pub(super) is_suspect: bool,
 }
 
 /// What becomes of a request that has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival<T> {
-    Begins(Begun<T>),
+    Begins(T),
     Waits,
     /// It is given back, and its connection must be closed.
     TooMany(T),
 }
 
-impl<K: Eq + Hash + Copy, T> Turns<K, T> {
-    pub(super) fn new() -> Turns<K, T> {
+impl<T> Turns<T> {
+    pub(super) fn new() -> Turns<T> {
         Turns { lines: HashMap::new(), heard: 0 }
     }
 
-    fn line(&mut self, key: K) -> &mut Line<T> {
-        self.lines.entry(key).or_insert_with(|| {
-            self.heard += 1;
-            let (phase, trust) = (Phase::Idle, Trust::Open);
-            Line { phase, changed: true, trust, waiting: VecDeque::new() }
+    fn line(&mut self, peer: SocketAddr) -> &mut Line<T> {
+        self.lines.entry(peer).or_insert_with(|| Line {
+            phase: Phase::Silent,
+            since: Instant::now(),
+            bytes: Some(0),
+            is_doomed: false,
+            waiting: VecDeque::new(),
         })
     }
 
     /// Takes a request. Those of one connection must come in their order.
-    pub(super) fn arrive(&mut self, key: K, request: T) -> Arrival<T> {
-        let line = self.line(key);
-        if line.trust == Trust::Doomed || line.waiting.len() >= MAX_PIPELINED {
-            line.trust = Trust::Doomed;
+    pub(super) fn arrive(&mut self, peer: SocketAddr, request: T) -> Arrival<T> {
+        let line = self.line(peer);
+        line.is_doomed |= line.waiting.len() >= MAX_PIPELINED;
+        if line.is_doomed {
             return Arrival::TooMany(request);
         }
-        line.waiting.push_back(request);
-        if line.phase != Phase::Idle {
+        let before = line.phase;
+        if !before.is_between() {
+            line.waiting.push_back(request);
             return Arrival::Waits;
         }
-        line.next().map_or(Arrival::Waits, Arrival::Begins)
+        line.enter(Phase::Busy);
+        self.heard += u64::from(before == Phase::Silent);
+        Arrival::Begins(request)
     }
 
-    /// The request in progress enters this phase. Returns whether it is suspect by now.
-    pub(super) fn enter(&mut self, key: K, phase: Phase) -> bool {
-        let line = self.line(key);
-        line.enter(phase);
-        line.trust != Trust::Open
+    /// The request in progress enters this phase.
+    pub(super) fn enter(&mut self, peer: SocketAddr, phase: Phase) {
+        self.line(peer).enter(phase);
     }
 
     /// Ends the request in progress. Returns the next one, which begins.
-    pub(super) fn end(&mut self, key: K) -> Option<Begun<T>> {
-        self.line(key).next()
+    pub(super) fn end(&mut self, peer: SocketAddr) -> Option<T> {
+        let line = self.line(peer);
+        let next = line.waiting.pop_front();
+        line.enter(if next.is_some() { Phase::Busy } else { Phase::Idle });
+        next
     }
 
     /// No request that arrives from now on is handled before the connection has been closed.
-    pub(super) fn doom(&mut self, key: K) {
-        self.line(key).trust = Trust::Doomed;
+    pub(super) fn doom(&mut self, peer: SocketAddr) {
+        self.line(peer).is_doomed = true;
     }
 
-    /// The connection is being closed. What has arrived of it may still turn up as requests.
-    pub(super) fn close(&mut self, key: K) {
-        self.line(key).trust = Trust::Closed;
+    /// The connection is being closed; the next one from there begins anew.
+    pub(super) fn close(&mut self, peer: SocketAddr) {
+        let line = self.line(peer);
+        line.is_doomed = false;
+        line.enter(line.phase);
     }
 
-    /// Nothing is left of the closed connection.
-    pub(super) fn forget_closed(&mut self, key: K) {
-        if let Some(line) = self.lines.get_mut(&key).filter(|line| line.trust == Trust::Closed) {
-            line.trust = Trust::Open;
-        }
-    }
-
-    /// Whether a body is being received.
-    pub(super) fn is_any_reading(&self) -> bool {
-        self.lines.values().any(|line| line.phase == Phase::Reading)
-    }
-
-    /// How many connections were heard of for the first time, or again after a long silence.
+    /// How many connections have sent a request.
     pub(super) fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// The phase of each connection, and whether it has changed since the last look. A connection
-    /// that is not among them has been idle since before that look.
-    pub(super) fn look(&mut self) -> HashMap<K, (Phase, bool)> {
-        let mut seen = HashMap::with_capacity(self.lines.len());
-        self.lines.retain(|key, line| {
-            let changed = mem::take(&mut line.changed);
-            seen.insert(*key, (line.phase, changed));
-            changed || line.phase != Phase::Idle || line.trust != Trust::Open
+    /// The connections that must be closed. `open` are the bytes read of each open one, which were
+    /// asked for after `begun`.
+    pub(super) fn overdue(
+        &mut self,
+        open: &HashMap<SocketAddr, Option<u64>>,
+        begun: Instant,
+        limits: &Limits,
+        most_connections: usize,
+    ) -> Vec<SocketAddr> {
+        self.lines.retain(|peer, line| {
+            let is_used = !line.phase.is_between() || line.is_doomed || line.since >= begun;
+            is_used || open.contains_key(peer)
         });
-        seen
+        let (mut overdue, mut idle) = (Vec::new(), Vec::new());
+        for (peer, read) in open {
+            let line = self.line(*peer);
+            if line.is_overdue(*read, begun, limits) {
+                overdue.push(*peer);
+            } else if line.phase.is_between() {
+                idle.push((line.since, *peer));
+            }
+        }
+        idle.sort();
+        let excess = open.len().saturating_sub(overdue.len() + most_connections);
+        overdue.extend(idle.into_iter().take(excess).map(|(_, peer)| peer));
+        overdue
     }
 }
 
 impl<T> Line<T> {
     fn enter(&mut self, phase: Phase) {
-        (self.phase, self.changed) = (phase, true);
+        (self.phase, self.since, self.bytes) = (phase, Instant::now(), None);
     }
 
-    fn next(&mut self) -> Option<Begun<T>> {
-        let request = self.waiting.pop_front();
-        self.enter(if request.is_some() { Phase::Busy } else { Phase::Idle });
-        Some(Begun { request: request?, is_suspect: self.trust != Trust::Open })
+    fn is_overdue(&mut self, read: Option<u64>, begun: Instant, limits: &Limits) -> bool {
+        if self.since < begun {
+            self.bytes = self.bytes.or(read);
+        }
+        let most_in_body = match self.phase {
+            Phase::Reading => (limits.max_body_bytes as u64).saturating_mul(MOST_PER_BODY_BYTE),
+            _ => 0,
+        };
+        let most = most_in_body.saturating_add(MAX_HEAD_BYTES);
+        let floods = read.zip(self.bytes).is_some_and(|(read, before)| read > before + most);
+        match self.phase {
+            Phase::Refusing => false,
+            Phase::Busy => floods,
+            _ => floods || begun.saturating_duration_since(self.since) >= limits.timeout,
+        }
+    }
+}
+
+impl Phase {
+    /// Whether no request is in progress.
+    fn is_between(self) -> bool {
+        matches!(self, Phase::Silent | Phase::Idle)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn begins<T>(request: T, is_suspect: bool) -> Arrival<T> {
-        Arrival::Begins(Begun { request, is_suspect })
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    const LIMITS: Limits =
+        Limits { max_in_flight: 1, max_body_bytes: 1000, timeout: TIMEOUT, always: &[] };
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// The ports that are overdue, of open ones with the bytes read of them.
+    fn look<T>(turns: &mut Turns<T>, open: &[(u16, u64)], begun: Instant, most: usize) -> Vec<u16> {
+        let open = open.iter().map(|(port, bytes)| (peer(*port), Some(*bytes))).collect();
+        let overdue = turns.overdue(&open, begun, &LIMITS, most);
+        let mut ports: Vec<u16> = overdue.iter().map(SocketAddr::port).collect();
+        ports.sort();
+        ports
     }
 
     #[test]
     fn requests_of_one_connection_begin_one_after_another() {
         let mut turns = Turns::new();
-        assert_eq!(turns.arrive(1, "a"), begins("a", false));
-        assert_eq!(turns.arrive(1, "b"), Arrival::Waits);
-        assert_eq!(turns.arrive(2, "c"), begins("c", false));
-        assert_eq!(turns.end(1), Some(Begun { request: "b", is_suspect: false }));
-        assert_eq!(turns.end(1), None);
-        assert_eq!(turns.arrive(1, "d"), begins("d", false));
+        assert_eq!(turns.arrive(peer(1), "a"), Arrival::Begins("a"));
+        assert_eq!(turns.arrive(peer(1), "b"), Arrival::Waits);
+        assert_eq!(turns.arrive(peer(2), "c"), Arrival::Begins("c"));
+        assert_eq!(turns.end(peer(1)), Some("b"));
+        assert_eq!(turns.end(peer(1)), None);
+        assert_eq!(turns.arrive(peer(1), "d"), Arrival::Begins("d"));
+        assert_eq!(turns.heard(), 2);
     }
 
     #[test]
     fn after_a_request_too_many_none_begins() {
         let mut turns = Turns::new();
-        assert_eq!(turns.arrive(1, 0), begins(0, false));
-        (1..=MAX_PIPELINED).for_each(|n| assert_eq!(turns.arrive(1, n), Arrival::Waits));
-        assert_eq!(turns.arrive(1, 99), Arrival::TooMany(99));
+        assert_eq!(turns.arrive(peer(1), 0), Arrival::Begins(0));
+        (1..=MAX_PIPELINED).for_each(|n| assert_eq!(turns.arrive(peer(1), n), Arrival::Waits));
+        assert_eq!(turns.arrive(peer(1), 99), Arrival::TooMany(99));
         // There is room again, but not for one that comes after the one that was dropped.
-        assert!(turns.end(1).is_some());
-        assert_eq!(turns.arrive(1, 100), Arrival::TooMany(100));
-        turns.close(1);
-        assert_eq!(turns.arrive(1, 101), Arrival::Waits);
+        assert!(turns.end(peer(1)).is_some());
+        assert_eq!(turns.arrive(peer(1), 100), Arrival::TooMany(100));
+        turns.close(peer(1));
+        assert_eq!(turns.arrive(peer(1), 101), Arrival::Waits);
     }
 
     #[test]
-    fn requests_after_a_close_are_suspect() {
+    fn only_idle_and_trickling_connections_are_late() {
         let mut turns = Turns::new();
-        turns.arrive(1, "refused");
-        turns.arrive(1, "left over");
-        assert!(!turns.enter(1, Phase::Refusing));
-        turns.close(1);
-        assert!(turns.enter(1, Phase::Busy));
-        assert_eq!(turns.end(1), Some(Begun { request: "left over", is_suspect: true }));
-        assert_eq!(turns.end(1), None);
-        turns.look();
-        assert_eq!(turns.arrive(1, "of a new one"), begins("of a new one", true));
-        turns.forget_closed(1);
-        turns.end(1);
-        assert_eq!(turns.arrive(1, "later"), begins("later", false));
+        let open = [(1, 0), (2, 0), (3, 0), (4, 0)];
+        (2..=4).for_each(|port| _ = turns.arrive(peer(port), ()));
+        turns.enter(peer(2), Phase::Reading);
+        turns.enter(peer(4), Phase::Refusing);
+        assert_eq!(look(&mut turns, &open, Instant::now(), 9), [0; 0]);
+        let late = Instant::now() + TIMEOUT;
+        assert_eq!(look(&mut turns, &open, late, 9), [1, 2]);
+        turns.lines.get_mut(&peer(2)).unwrap().since = late;
+        assert_eq!(look(&mut turns, &open[1..], late, 9), [0; 0], "it has gone on");
+        turns.end(peer(3));
+        look(&mut turns, &[], late, 9);
+        assert_eq!(turns.lines.len(), 2, "idle ones that are gone are forgotten");
     }
 
     #[test]
-    fn a_look_tells_what_has_changed() {
+    fn endless_heads_and_chunk_sizes_are_floods() {
         let mut turns = Turns::new();
-        for key in [1, 2] {
-            turns.arrive(key, "a");
-        }
-        turns.enter(2, Phase::Reading);
-        let look = |turns: &mut Turns<_, _>| {
-            let mut seen: Vec<_> = turns.look().into_iter().collect();
-            seen.sort_by_key(|(key, _)| *key);
-            seen
+        turns.arrive(peer(2), ());
+        let (before, now) = (Instant::now() - TIMEOUT / 2, Instant::now() + TIMEOUT / 2);
+        assert_eq!(look(&mut turns, &[(1, MAX_HEAD_BYTES + 1)], before, 9), [1]);
+        let mut read = |bytes, begun, phase: Option<Phase>| {
+            phase.into_iter().for_each(|phase| turns.enter(peer(2), phase));
+            !look(&mut turns, &[(2, bytes)], begun, 9).is_empty()
         };
-        let expected = [(1, (Phase::Busy, true)), (2, (Phase::Reading, true))];
-        assert_eq!(look(&mut turns), expected);
-        turns.end(1);
-        assert_eq!(look(&mut turns), [(1, (Phase::Idle, true)), (2, (Phase::Reading, false))]);
-        assert_eq!(look(&mut turns), [(1, (Phase::Idle, false)), (2, (Phase::Reading, false))]);
-        assert_eq!(look(&mut turns), [(2, (Phase::Reading, false))], "idle ones are forgotten");
-        turns.enter(1, Phase::Busy);
-        assert_eq!(turns.heard(), 3, "one of the two anew");
-        assert!(turns.is_any_reading());
-        turns.end(2);
-        assert!(!turns.is_any_reading());
+        // What was read before the phase began says nothing about it.
+        assert!(!read(1 << 40, before, Some(Phase::Reading)));
+        assert!(!read(100, now, None));
+        assert!(!read(100 + 8000 + MAX_HEAD_BYTES, now, None));
+        assert!(read(101 + 8000 + MAX_HEAD_BYTES, now, None));
+        assert!(!read(500_000, before, Some(Phase::Idle)));
+        assert!(!read(1_000_000, now, None));
+        assert!(!read(1_000_000 + MAX_HEAD_BYTES, now, None));
+        assert!(read(1_000_001 + MAX_HEAD_BYTES, now, None));
+        assert!(!read(1 << 40, now, Some(Phase::Refusing)), "it is being told");
+    }
+
+    #[test]
+    fn beyond_the_limit_the_longest_idle_are_overdue() {
+        let (mut turns, now) = (Turns::new(), Instant::now());
+        assert_eq!(look(&mut turns, &[(1, 0), (2, 0)], now, 2), [0; 0]);
+        turns.arrive(peer(1), ());
+        assert_eq!(look(&mut turns, &[(3, 0), (2, 0), (1, 0)], now, 2), [2]);
     }
 }
