@@ -91,7 +91,7 @@ impl Reply {
         if let Err(error) = response.write_to(&mut paced, part, connection) {
             debug!("failed to answer peer={} error={error}", self.turn.peer);
             // What is left of this answer must not become the beginning of the next.
-            self.turn.close = true;
+            self.turn.close = !is_gone(&error);
         }
     }
 
@@ -127,14 +127,21 @@ impl Stream {
     /// When the peer has gone, or has not taken enough in time.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut paced = PacedWriter::new(&mut *self.writer, self.reply.figures.limits.timeout);
-        paced.write_all(bytes)?;
-        paced.flush()
+        let sent = paced.write_all(bytes).and_then(|()| paced.flush());
+        self.reply.turn.close = !sent.as_ref().is_err_and(is_gone);
+        sent
     }
 
     /// Whether the server is going to stop: nothing should be sent any more.
     pub fn is_stopping(&self) -> bool {
         self.reply.is_stopping()
     }
+}
+
+/// Whether the peer has ended the connection. It need not be closed then, and another one may come
+/// from the same port.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// Writes for as long as the peer takes enough. The socket's own timeout ends a single write that
