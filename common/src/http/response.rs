@@ -110,13 +110,13 @@ impl Response {
         let short = part == Part::Head || length <= ONE_WRITE_BYTES;
         let told = (part != Part::Beginning).then_some(length);
         let mut message = self.head(told, connection, if short { length } else { 0 }).into_bytes();
-        let body = self.body.iter().map(Chunk::bytes).filter(|_| part != Part::Head);
+        let mut body = self.body.iter().map(Chunk::bytes).filter(|_| part != Part::Head);
         if short {
             body.for_each(|bytes| message.extend_from_slice(bytes));
             out.write_all(&message)?;
         } else {
             out.write_all(&message)?;
-            { body }.try_for_each(|bytes| out.write_all(bytes))?;
+            body.try_for_each(|bytes| out.write_all(bytes))?;
         }
         out.flush()
     }

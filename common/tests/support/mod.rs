@@ -239,7 +239,7 @@ impl Wire {
 
     pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.ask(path);
-        self.answer()
+        self.final_answer()
     }
 
     pub(crate) fn half_close(&self) {
