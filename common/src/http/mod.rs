@@ -9,7 +9,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `server.rs` | takes requests from tiny_http, reads and refuses them, stops in good order |
-//! | `crew.rs` | threads that take a request and handle it: reused, hired when none waits, bounded |
+//! | `crew.rs` | threads: reused when idle, hired when none is idle, bounded |
 //! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do |
 //! | `framing.rs` | where a body ends; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
@@ -17,9 +17,11 @@
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
 //! | `guard.rs` | finds and closes connections, which tiny_http cannot |
 //!
-//! A thread of tiny_http's reads a request and puts it into a queue. The thread of the crew that
-//! waits there takes it, lets another one wait in its place, reads the body and calls the handler.
-//! The end of the request's turn lets the connection's next request begin.
+//! A thread of tiny_http's reads it and puts it into a queue. One thread of the crew at a time takes
+//! requests from there. It gives each to an idle thread, but for the last one that it finds: that
+//! one it handles itself, after another thread has taken its place. So a lone request is handled by
+//! the thread that waited for it, and of many none waits for the one before it. The end of the
+//! request's turn lets the connection's next request begin.
 //!
 //! # Limits
 //!

@@ -1,12 +1,11 @@
 //! The only user of tiny_http: from its requests to ours, and back to the wire.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
@@ -14,7 +13,7 @@ use crossbeam::channel::Receiver;
 use log::{error, warn};
 use socket2::SockRef;
 
-use super::crew::{Crew, Work};
+use super::crew::{Crew, Work, submit, try_submit};
 use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::nudge::Nudger;
@@ -41,6 +40,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// processor is better used.
 const LOOKS: usize = 500;
 const FEW: usize = 2;
+
+/// How long a thread waits for a request before it asks whether it is still needed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
@@ -91,17 +93,25 @@ struct Core {
     figures: Arc<Figures>,
     listener: TcpListener,
     address: SocketAddr,
-    /// Requests whose turn came when the one before them ended.
-    ready: Mutex<VecDeque<tiny_http::Request>>,
+    crew: Crew<Job>,
     guard: Guard,
-    /// The server that accepts; earlier ones only go on with the connections that they have.
-    accepting: Mutex<Option<Arc<tiny_http::Server>>>,
+    /// How many servers of tiny_http there were. The last one accepts; earlier ones only go on with
+    /// the connections that they have.
+    servers: AtomicUsize,
 }
 
-/// One tiny_http server.
+/// One server of tiny_http: the `number`th.
 struct Accepting {
-    core: Arc<Core>,
-    http: Arc<tiny_http::Server>,
+    http: tiny_http::Server,
+    number: usize,
+}
+
+/// A job of the crew.
+enum Job {
+    /// Takes requests; one thread at a time for each server of tiny_http.
+    Receive(Box<Accepting>),
+    /// Handles a request.
+    Handle(tiny_http::Request),
 }
 
 impl Server {
@@ -123,9 +133,9 @@ impl Server {
             listener,
             address,
             guard: Guard::new(address.port(), Arc::clone(&figures)),
+            crew: Crew::new(figures.limits.max_in_flight.saturating_add(REFUSERS)),
             figures,
-            ready: Mutex::default(),
-            accepting: Mutex::new(None),
+            servers: AtomicUsize::new(0),
         });
         let descriptor = core.accept()?;
         let (nudging, guarding) = (Arc::clone(&core), Arc::clone(&core));
@@ -166,12 +176,11 @@ impl Core {
         let descriptor = listener.as_raw_fd();
         // It panics when it cannot start its thread.
         let started = catch_unwind(|| tiny_http::Server::from_listener(listener, None));
-        let started = started.map_err(|_| io::Error::other("no thread could be started"))?;
-        let http = Arc::new(started.map_err(io::Error::other)?);
-        *locked(&self.accepting) = Some(Arc::clone(&http));
-        let most = self.figures.limits.max_in_flight.saturating_add(REFUSERS);
-        Crew::start(Accepting { core: Arc::clone(self), http }, most)?;
-        Ok(descriptor)
+        let no_thread = || io::Error::other("no thread could be started");
+        let http = started.map_err(|_| no_thread())?.map_err(io::Error::other)?;
+        let number = self.servers.fetch_add(1, SeqCst) + 1;
+        let receive = Job::Receive(Box::new(Accepting { http, number }));
+        try_submit(self, receive).map(|()| descriptor).map_err(|_| no_thread())
     }
 
     /// Nudges, and watches that connections are accepted: tiny_http stops after one failure,
@@ -215,51 +224,93 @@ impl Core {
         }
         let next = locked(&self.guard.turns).end(peer);
         if let Some(next) = next {
-            locked(&self.ready).push_back(next);
-            // Wakes a thread that waits for a request.
-            locked(&self.accepting).iter().for_each(|http| http.unblock());
+            submit(&self, Job::Handle(next));
         }
     }
 }
 
-impl Work for Accepting {
-    type Job = tiny_http::Request;
-
-    fn next(&self, patience: Duration) -> Option<Self::Job> {
-        let looks = if self.core.figures.stats().in_flight <= FEW { LOOKS } else { 0 };
-        for look in 0..=looks {
-            let ready = locked(&self.core.ready).pop_front();
-            if ready.is_some() {
-                return ready;
+impl Accepting {
+    /// The next request, if one comes before long. `looks` are made before it sleeps.
+    fn next(&self, looks: usize) -> io::Result<Option<tiny_http::Request>> {
+        for _ in 0..looks {
+            let request = self.http.try_recv()?;
+            if request.is_some() {
+                return Ok(request);
             }
-            let is_last = look == looks;
-            let came =
-                if is_last { self.http.recv_timeout(patience) } else { self.http.try_recv() };
-            match came {
-                Ok(Some(request)) => {
-                    let begun = self.core.arrive(request);
-                    if begun.is_some() {
-                        return begun;
+            thread::yield_now();
+        }
+        self.http.recv_timeout(PATIENCE)
+    }
+}
+
+impl Core {
+    /// Takes requests until there are none at the moment, and handles the last one itself: one
+    /// thread less to be woken. Another thread goes on taking them.
+    fn receive(self: &Arc<Self>, mut accepting: Box<Accepting>) {
+        let mut used_at = Instant::now();
+        while !self.figures.is_over() {
+            let in_flight = self.figures.stats().in_flight;
+            let last = match accepting.next(if in_flight <= FEW { LOOKS } else { 0 }) {
+                Ok(Some(request)) => self.arrive_with_others(request, &accepting),
+                Ok(None) => None,
+                Err(error) => {
+                    if !self.figures.is_stopping() {
+                        warn!("failed to accept error={error}");
                     }
+                    None
                 }
-                Ok(None) => thread::yield_now(),
-                Err(_) if self.core.figures.is_stopping() => return None,
-                Err(error) => warn!("failed to accept error={error}"),
+            };
+            if let Some(request) = last {
+                match try_submit(self, Job::Receive(accepting)) {
+                    Err(Job::Receive(back)) => accepting = back,
+                    _ => return self.handle(request),
+                }
+                submit(self, Job::Handle(request));
+            } else if accepting.number < self.servers.load(SeqCst) && in_flight == 0 {
+                // All connections of a replaced server have been closed by then.
+                if used_at.elapsed() > 2 * self.figures.limits.idle_timeout() {
+                    return;
+                }
+                continue;
+            }
+            used_at = Instant::now();
+        }
+    }
+
+    /// Gives all requests that are there to others, but for the last one whose turn has come.
+    fn arrive_with_others(
+        self: &Arc<Self>,
+        request: tiny_http::Request,
+        accepting: &Accepting,
+    ) -> Option<tiny_http::Request> {
+        let mut last = self.arrive(request);
+        while let Ok(Some(request)) = accepting.http.try_recv() {
+            if let Some(request) = self.arrive(request)
+                && let Some(earlier) = last.replace(request)
+            {
+                submit(self, Job::Handle(earlier));
             }
         }
-        None
+        last
+    }
+}
+
+impl Work for Core {
+    type Job = Job;
+
+    fn crew(&self) -> &Crew<Job> {
+        &self.crew
     }
 
-    fn run(&self, request: Self::Job) {
-        self.core.handle(request);
+    fn run(self: &Arc<Self>, job: Job) {
+        match job {
+            Job::Receive(accepting) => self.receive(accepting),
+            Job::Handle(request) => self.handle(request),
+        }
     }
 
-    /// Also when it was replaced, and all connections that it had must have been closed.
-    fn is_over(&self, quiet: Duration) -> bool {
-        let accepting = locked(&self.core.accepting);
-        let is_replaced = accepting.as_ref().is_some_and(|http| !Arc::ptr_eq(http, &self.http));
-        let is_unused = quiet > 2 * self.core.figures.limits.idle_timeout();
-        self.core.figures.is_over() || (is_replaced && is_unused)
+    fn is_over(&self) -> bool {
+        self.figures.is_over()
     }
 }
 
