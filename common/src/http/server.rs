@@ -35,9 +35,8 @@ const BACKLOG: i32 = 1024;
 /// Between tries to accept again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A thread that waits for a request looks so often, letting others run in between, before it
-/// sleeps: to wake it takes longer than most requests. While more than [`FEW`] are in progress the
-/// processor is better used.
+/// How often a thread looks for a request, letting others run in between, before it sleeps: to wake
+/// it takes longer than most requests. Only while at most [`FEW`] are in progress.
 const LOOKS: usize = 500;
 const FEW: usize = 2;
 
