@@ -19,23 +19,23 @@
 //!    secondaries, and waits until its entry is decided.
 //! 4. `master/src/state.rs`: everything that the one lock protects. The [log](entries::Log) gives
 //!    the entry its place, its [`seq`](entries::Seq), 1 for the first.
-//! 5. `master/src/lines`: a *line* is one secondary as the master sees it. Its cursor `acked` is the
-//!    last entry that the secondary holds, its cursor `next` the first entry of the next call. The
-//!    master's own disk is a line too.
-//! 6. `master/src/calls.rs`: a request calls every line that it finds free, on scoped threads that it
-//!    joins; a request without `w` makes the last call on its own thread. The courier of a line sends
-//!    the entries that no request has sent (`couriers.rs`). A call carries all entries from `next`
-//!    on; entries appended during the call go with the next one.
+//! 5. `master/src/lines`: a *line* is one secondary as the master sees it. Its cursor `acked` is
+//!    the last entry that the secondary holds, its cursor `next` the first entry of the next call.
+//!    The master's own disk is a line too.
+//! 6. `master/src/calls.rs`: a request calls every line that it finds free, on scoped threads that
+//!    it joins; a request without `w` makes the last call on its own thread. The courier of a line
+//!    sends the entries that no request has sent (`couriers.rs`). A call carries all entries from
+//!    `next` on; entries appended during the call go with the next one.
 //! 7. [`client`]: the call travels over a kept connection, and arrives at the secondary's own
 //!    [`http`] and `secondary/src/routes.rs`.
-//! 8. `secondary/src/replica.rs`: after its `DELAY_MS` the secondary accepts the entries in the order
-//!    of `seq`, and acknowledges: "I hold everything up to and including 7".
+//! 8. `secondary/src/replica.rs`: after its `DELAY_MS` the secondary accepts the entries in the
+//!    order of `seq`, and acknowledges: "I hold everything up to and including 7".
 //! 9. [`store`]: with a disk nothing is acknowledged before it is synced there.
-//! 10. `master/src/waiters.rs`: the answer settles the call, `acked` advances, and the requests whose
-//!     entry it decides are woken. The client reads `201` when the master, by its disk if it has one,
-//!     and as many secondaries as `w` asks for hold the entry. Without `w` those are all, and one
-//!     failure is a `502`: the entry is in the log, stays there, and reaches that secondary later.
-//!     With `w` failures are retried until `wtimeout`.
+//! 10. `master/src/waiters.rs`: the answer settles the call, `acked` advances, and the requests
+//!     whose entry it decides are woken. The client reads `201` when the master, by its disk if it
+//!     has one, and as many secondaries as `w` asks for hold the entry. Without `w` those are all,
+//!     and one failure is a `502`: the entry is in the log, stays there, and reaches that secondary
+//!     later. With `w` failures are retried until `wtimeout`.
 //!
 //! # The promises
 //!
@@ -43,9 +43,9 @@
 //!    gap, no duplicate.
 //! 2. **201 means it.** As many nodes hold the entry as the client asked for; a read on any of
 //!    them after that shows it.
-//! 3. **An error says whether the message is in the log.** 400, 413, 422 and 503: it is not. 502: it
-//!    is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not confirmed it;
-//!    sending it again without a key would store it twice.
+//! 3. **An error says whether the message is in the log.** 400, 413, 422 and 503: it is not. 502:
+//!    it is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not confirmed
+//!    it; sending it again without a key would store it twice.
 //! 4. **Nothing accepted disappears** while one node that acknowledged it lives or, with a disk,
 //!    comes back, and answers a starting master in time.
 //! 5. **A blocked client blocks nobody else.**
@@ -57,18 +57,18 @@
 //! Only the master numbers entries. A call continues where the last one ended, so a secondary can
 //! tell a gap from a duplicate: a gap is refused with the secondary's position, and the next call
 //! begins there; a duplicate is compared and acknowledged again. Each reign of a master has an
-//! [epoch](entries::Epoch), greater than any before it; an entry keeps the epoch that it was appended
-//! in, so `seq` and epoch together name an entry for ever. A secondary refuses a master whose epoch
-//! is over, and entries that contradict its own. It never overwrites.
+//! [epoch](entries::Epoch), greater than any before it; an entry keeps the epoch that it was
+//! appended in, so `seq` and epoch together name an entry for ever. A secondary refuses a master
+//! whose epoch is over, and entries that contradict its own. It never overwrites.
 //!
 //! # What is on the disk when
 //!
-//! A node keeps the log in [memory](entries), and with `DATA_DIR` in a [file](store) too. A secondary
-//! writes entries to the file before it acknowledges them. The master writes while its calls are
-//! out, and counts itself as a holder of an entry only when the entry is on its disk; reads show
-//! nothing before that. A new epoch is on the disk before any entry is sent in it, and before a
-//! secondary answers the master that announced it. Without a file a restarted node starts empty and
-//! is sent the log again, or fetches it (`master::recovery`).
+//! A node keeps the log in [memory](entries), and with `DATA_DIR` in a [file](store) too. A
+//! secondary writes entries to the file before it acknowledges them. The master writes while its
+//! calls are out, and counts itself as a holder of an entry only when the entry is on its disk;
+//! reads show nothing before that. A new epoch is on the disk before any entry is sent in it, and
+//! before a secondary answers the master that announced it. Without a file a restarted node starts
+//! empty and is sent the log again, or fetches it (`master::recovery`).
 //!
 //! # Deliberately not here
 //!
@@ -78,9 +78,9 @@
 //!
 //! # Where things are
 //!
-//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`json`], and `concern`,
-//! `health`, `lines` and `waiters` of the master. Edges: [`http`] is the only user of tiny_http,
-//! [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`]. Around them:
+//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`json`], and
+//! `concern`, `health`, `lines` and `waiters` of the master. Edges: [`http`] is the only user of
+//! tiny_http, [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`]. Around them:
 //! [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
 
 pub mod chunk;

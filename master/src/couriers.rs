@@ -1,9 +1,10 @@
 //! The threads that work without a client.
 //!
 //! Two threads for each secondary. The *heartbeat* asks it how it stands, on a connection of its
-//! own, so that a secondary which is silent on the others is still noticed, and tells it how far the
-//! log goes. The *courier* sends the entries that no request has sent, whether a client waits for
-//! them or not: retries, catch-up, entries that arrived while a call was out. One courier more writes to the master's own disk.
+//! own, so that a secondary which is silent on the others is still noticed, and tells it how far
+//! the log goes. The *courier* sends the entries that no request has sent, whether a client waits
+//! for them or not: retries, catch-up, entries that arrived while a call was out. One courier more
+//! writes to the master's own disk.
 
 use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::Thread;
@@ -36,9 +37,7 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the heartbeats, every `interval`. They end when nobody else holds the replication.
-///
-/// # Errors
-/// When a thread cannot be started.
+/// Fails when a thread cannot be started.
 pub fn start_heartbeats(replication: &Arc<Replication>, interval: Duration) -> io::Result<()> {
     for (line, url) in replication.urls().iter().enumerate() {
         let (client, replication) =
@@ -60,9 +59,7 @@ fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval
 }
 
 /// Asks a secondary where it stands. An original answers, but without a position.
-///
-/// # Errors
-/// Why there is no answer, in words.
+/// The error says why there is no answer, in words.
 pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Position>, String> {
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
@@ -83,9 +80,7 @@ fn ask_original(client: &Client) -> Result<Option<Position>, String> {
 
 /// Starts the couriers, one for each line and one for the disk if there is one. Returns their
 /// threads in that order.
-///
-/// # Errors
-/// When a thread cannot be started.
+/// Fails when a thread cannot be started.
 pub fn start(replication: &Arc<Replication>) -> io::Result<Vec<Thread>> {
     let has_disk = usize::from(replication.store.is_some());
     let start = |line| {
@@ -220,9 +215,9 @@ impl State {
         is_paused && self.waiters.is_urgent(line, &self.lines)
     }
 
-    /// The threads to wake because more can be sent. Each line with something to send has its courier
-    /// woken, which counts as awake from now on; a waiting request is woken in place of a courier
-    /// that is out. `changed` is the line to which something has happened.
+    /// The threads to wake because more can be sent. Each line with something to send has its
+    /// courier woken, which counts as awake from now on; a waiting request is woken in place of a
+    /// courier that is out. `changed` is the line to which something has happened.
     fn senders(&mut self, changed: Option<LineId>, now: Instant) -> Vec<Thread> {
         let mut threads = Vec::new();
         for id in 0..self.couriers.len() {

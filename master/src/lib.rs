@@ -17,8 +17,8 @@
 //! | [`directory`] | the commands for the directory of a stopped node |
 //! | [`settings`] | how the master was started |
 //!
-//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread. The way of a
-//! message is told on the front page of the crate `common`.
+//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread. The way of
+//! a message is told on the front page of the crate `common`.
 
 pub mod bodies;
 pub mod calls;

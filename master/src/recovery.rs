@@ -10,8 +10,8 @@
 //! overwrites nothing, and the operator decides.
 //!
 //! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; a secondary may not answer in
-//! time. Entries that it alone holds are then missing from the new log, and it will be found diverged.
-//! Writes wait meanwhile; reads do not.
+//! time. Entries that it alone holds are then missing from the new log, and it will be found
+//! diverged. Writes wait meanwhile; reads do not.
 
 use std::sync::Arc;
 use std::thread::{self, Thread};
@@ -265,8 +265,8 @@ fn new_epoch(highest: Epoch) -> Epoch {
 }
 
 impl Replication {
-    /// Begins a reign over the log and the entries that were recovered beyond it. `couriers` are the
-    /// threads of the lines, and `found` holds the answer of each secondary to the recovery.
+    /// Begins a reign over the log and the entries that were recovered beyond it. `couriers` are
+    /// the threads of the lines, and `found` holds the answer of each secondary to the recovery.
     pub fn begin_reign(
         &self,
         epoch: Epoch,
@@ -289,7 +289,8 @@ impl Replication {
         self.begun.notify_all();
     }
 
-    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it again.
+    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it
+    /// again.
     fn persist_epoch(&self, epoch: Epoch) {
         let Some(store) = &self.store else { return };
         let none = {

@@ -1,10 +1,10 @@
 //! Everything that writes have in common, and the one lock that protects it: the log, the lines to
 //! the nodes that keep it, and the requests that wait. The lock is never held during a call.
 //!
-//! Who makes the next call? A request calls every line that it finds free, on scoped threads that it
-//! joins; entries that are left over, the line's courier sends. While the courier is out with a call,
-//! a waiting request makes the next one. A line is free when its pause after a failure is over, its
-//! calls in flight leave room and, with a disk, the batch is full.
+//! Who makes the next call? A request calls every line that it finds free, on scoped threads that
+//! it joins; entries that are left over, the line's courier sends. While the courier is out with a
+//! call, a waiting request makes the next one. A line is free when its pause after a failure is
+//! over, its calls in flight leave room and, with a disk, the batch is full.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
@@ -182,9 +182,7 @@ impl State {
 
     /// Appends an entry, unless its idempotency key is known. Returns its place, and whether it was
     /// there before.
-    ///
-    /// # Errors
-    /// When it must not be appended.
+    /// Fails when it must not be appended.
     pub fn append(&mut self, draft: &Draft, now: Instant) -> Result<(Seq, bool), NotAppended> {
         // A known key first: it tells truly that the message is stored, whatever can be now.
         if let Some(seq) = draft.key.as_deref().and_then(|key| self.log.find_key(key)) {
@@ -223,8 +221,8 @@ impl State {
         calls
     }
 
-    /// The earliest time at which the request may call a line by itself. The line lacks the entry, and
-    /// a call is out on it, or its courier is.
+    /// The earliest time at which the request may call a line by itself. The line lacks the entry,
+    /// and a call is out on it, or its courier is.
     pub fn room_at(&self, ticket: Ticket, concern: Concern) -> Option<Instant> {
         let lines = self.lines.secondaries().iter().enumerate();
         let lacking = lines.filter(|(id, line)| {

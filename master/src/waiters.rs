@@ -136,8 +136,8 @@ impl<T: Clone> Waiters<T> {
         lacking.any(|(_, waiter)| waiter.is_urgent() && !waiter.has_failed(line))
     }
 
-    /// A call has failed. It fails the fail-fast requests whose entry it carried, and those with a later
-    /// entry that waited when the call began.
+    /// A call has failed. It fails the fail-fast requests whose entry it carried, and those with a
+    /// later entry that waited when the call began.
     pub fn note_failure(&mut self, failure: &Failure, now: Instant) {
         for (ticket, waiter) in self.by_ticket.range_mut(Ticket::before(failure.first)..) {
             let concerned = ticket.seq <= failure.last || failure.call > waiter.since_call;
@@ -149,8 +149,8 @@ impl<T: Clone> Waiters<T> {
         }
     }
 
-    /// The threads to wake after something has changed: those of requests that are satisfied, failed or
-    /// failing.
+    /// The threads to wake after something has changed: those of requests that are satisfied,
+    /// failed or failing.
     pub fn decided(&mut self, lines: &Lines) -> Vec<T> {
         let mut threads = Vec::new();
         let news = self.newly_acknowledged(lines);

@@ -6,8 +6,8 @@
 //!   without `w` makes the last call on its own thread, for a thread costs more than the call, and
 //!   looks again when that call ends;
 //! - it waits until its entry is decided: enough nodes hold it, one has failed a request that fails
-//!   fast, or time is up. A request whose entry no call to a line carries looks again when the line has
-//!   room;
+//!   fast, or time is up. A request whose entry no call to a line carries looks again when the line
+//!   has room;
 //! - the client is answered. Leaving the scope joins the calls that are still out.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,8 +29,8 @@ use crate::waiters::{Standing, Ticket};
 /// one answer names everything that is wrong.
 const FAILURE_GRACE: Duration = Duration::from_millis(100);
 
-/// How often a thread lets others run before it calls, as long as they append: their entries ride on
-/// the call.
+/// How often a thread lets others run before it calls, as long as they append: their entries ride
+/// on the call.
 const YIELDS: usize = 30;
 
 /// How long an entry waits at least for a call to end before a further one starts beside it. Fast

@@ -15,15 +15,16 @@
 //! | stored | `stored` | yes: its transaction is synced | yes |
 //! | committed | `committed`, at most `stored` | yes | yes: a quorum holds the entry |
 //!
-//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call of that
-//! epoch is acknowledged or its heartbeat answered: a secondary that was restarted still refuses a
-//! former master.
+//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call of
+//! that epoch is acknowledged or its heartbeat answered: a secondary that was restarted still
+//! refuses a former master.
 //!
 //! One thread writes at a time, without the lock. Its transaction has the entries after `stored`,
 //! [`TRANSACTION_BYTES`] at most; calls that arrive meanwhile share the next one (group commit).
-//! The thread that writes waits as long as the disk takes. Every other call waits [`DISK_TIMEOUT`] at
-//! most and then answers with an error, because a disk that hangs must not hold every thread. A failed write makes the copy read-only until the
-//! process is started again: entries after `stored` are never acknowledged and never shown.
+//! The thread that writes waits as long as the disk takes. Every other call waits [`DISK_TIMEOUT`]
+//! at most and then answers with an error, because a disk that hangs must not hold every thread. A
+//! failed write makes the copy read-only until the process is started again: entries after `stored`
+//! are never acknowledged and never shown.
 //!
 //! Without a disk an entry is stored as soon as it is in memory.
 
@@ -162,9 +163,7 @@ impl Replica {
     }
 
     /// Records where the master stands, and answers where this copy does.
-    ///
-    /// # Errors
-    /// When a greater epoch could not be written to the disk.
+    /// Fails when a greater epoch could not be written to the disk.
     pub fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Position, StoreError> {
         let mut state = self.lock();
         if heartbeat.epoch >= state.epoch {

@@ -18,8 +18,8 @@ use crate::locked::locked;
 /// How long an idle thread waits for a job before it asks whether it is still needed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often an idle thread lets others run before it sleeps: under load it has its next job by then,
-/// and need not be woken.
+/// How often an idle thread lets others run before it sleeps: under load it has its next job by
+/// then, and need not be woken.
 const YIELDS: usize = 2;
 
 /// Idle threads that stay, however quiet it is.
@@ -90,7 +90,8 @@ pub(super) fn submit<W: Work>(work: &Arc<W>, job: W::Job) {
     }
 }
 
-/// Gives a job to another thread at once. The job comes back when all threads are busy and no more may be, or can be, hired.
+/// Gives a job to another thread at once. The job comes back when all threads are busy and no more
+/// may be, or can be, hired.
 pub(super) fn try_submit<W: Work>(work: &Arc<W>, job: W::Job) -> Result<(), W::Job> {
     let crew = work.crew();
     let mut state = locked(&crew.state);
@@ -104,7 +105,8 @@ pub(super) fn try_submit<W: Work>(work: &Arc<W>, job: W::Job) -> Result<(), W::J
     }
     state.threads += 1;
     drop(state);
-    // A failed spawn drops its closure and the job in it, so the job is handed over through `first`.
+    // A failed spawn drops its closure and the job in it, so the job is handed over through
+    // `first`.
     let first = Arc::new(Mutex::new(Some(job)));
     let (theirs, hired) = (Arc::clone(&first), Arc::clone(work));
     let spawned = thread::Builder::new().name("http-handler".into()).spawn(move || {

@@ -28,7 +28,8 @@ use crate::locked::locked;
 /// The shortest time between two looks for connections that must be closed.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// That time for each open connection, as a look takes longer with many; half a timeout is the most.
+/// That time for each open connection, as a look takes longer with many; half a timeout is the
+/// most.
 const TICK_PER_CONNECTION: Duration = Duration::from_millis(2);
 
 /// After any look the guard rests for so many times its duration: all who ask for a connection in

@@ -17,11 +17,11 @@
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
 //! | `guard.rs` | finds and closes connections, which tiny_http cannot |
 //!
-//! A thread of tiny_http's reads it and puts it into a queue. One thread of the crew at a time takes
-//! requests from there. It gives each to an idle thread, but for the last one that it finds: that
-//! one it handles itself, after another thread has taken its place. So a lone request is handled by
-//! the thread that waited for it, and of many none waits for the one before it. The end of the
-//! request's turn lets the connection's next request begin.
+//! A thread of tiny_http's reads it and puts it into a queue. One thread of the crew at a time
+//! takes requests from there. It gives each to an idle thread, but for the last one that it finds:
+//! that one it handles itself, after another thread has taken its place. So a lone request is
+//! handled by the thread that waited for it, and of many none waits for the one before it. The end
+//! of the request's turn lets the connection's next request begin.
 //!
 //! # Limits
 //!

@@ -1,10 +1,10 @@
 //! One line: a secondary as the master sees it.
 //!
 //! Two cursors say everything about the entries of a line: `acked` is the last entry that the
-//! secondary holds, `next` is the first entry of the next call. Entries between the two are
-//! on their way. Every position that a secondary gives moves `acked`: in an acknowledgement, in a
-//! refusal for a gap, in the answer to a heartbeat. A call that fails takes `next` back to its first
-//! entry. An example, in which the log holds five entries:
+//! secondary holds, `next` is the first entry of the next call. Entries between the two are on
+//! their way. Every position that a secondary gives moves `acked`: in an acknowledgement, in a
+//! refusal for a gap, in the answer to a heartbeat. A call that fails takes `next` back to its
+//! first entry. An example, in which the log holds five entries:
 //!
 //! | event | `acked` | `next` | on their way |
 //! |---|---|---|---|
@@ -244,9 +244,7 @@ impl Line {
     }
 
     /// Ends a call: its entries are acknowledged, or are to be sent again.
-    ///
-    /// # Errors
-    /// Why the entries were not taken.
+    /// The error says why the entries were not taken.
     pub(super) fn settle(
         &mut self,
         call: &Call,
@@ -270,7 +268,8 @@ impl Line {
                 self.retry_at = Some(now + backoff(self.failures, random));
             }
         }
-        // A younger call may carry the entries. Those of a lost call were taken back when it was lost.
+        // A younger call may carry the entries. Those of a lost call were taken back when it was
+        // lost.
         let mut younger = self.calls.iter().filter(|other| other.number > call.number);
         let again = younger.any(|other| !other.lost && other.first <= call.first);
         if !lost && !again && self.acked < call.last {
@@ -346,9 +345,7 @@ impl Line {
 
     /// Takes note of the position that the secondary gave as the answer to the call or heartbeat of
     /// this number.
-    ///
-    /// # Errors
-    /// When the log there is not a prefix of the master's; then nothing of it counts as
+    /// Fails when the log there is not a prefix of the master's; then nothing of it counts as
     /// acknowledged.
     pub(super) fn observe(
         &mut self,

@@ -14,8 +14,8 @@
 //! factor makes the calls sparser as the delay grows: for a delay `d` about `√(2d / SPACING)` are
 //! in flight, and an entry waits `√(2d · SPACING)` at most for its call to start: 8 % of 1.5 s.
 //!
-//! A master with a disk waits a little for full batches (`gather.rs`). Its lines send a batch at the
-//! same time: sending in turn would make a client wait for two batches.
+//! A master with a disk waits a little for full batches (`gather.rs`). Its lines send a batch at
+//! the same time: sending in turn would make a client wait for two batches.
 //!
 //! # Failures
 //!
@@ -193,9 +193,7 @@ impl Lines {
         assert_eq!(seq, self.last.next(), "entries are appended one after another");
         self.last = seq;
         self.secondaries.iter_mut().for_each(|line| line.appended(now));
-        if let Some(gather) = &mut self.gather {
-            gather.appended(now);
-        }
+        self.gather.iter_mut().for_each(|gather| gather.appended(now));
         self.commit();
     }
 
@@ -308,8 +306,8 @@ impl Lines {
         }
     }
 
-    /// When a batch may leave from this cursor. The batch waits until it is full, and leaves at once if
-    /// a secondary has been sent its entries.
+    /// When a batch may leave from this cursor. The batch waits until it is full, and leaves at
+    /// once if a secondary has been sent its entries.
     fn batch_leaves_at(&self, next: Seq) -> When {
         match &self.gather {
             Some(gather) if self.leads(next) => gather.leaves_at(self.last),
@@ -320,12 +318,6 @@ impl Lines {
     /// Whether this cursor is ahead of, or level with, the `next` of every secondary.
     fn leads(&self, next: Seq) -> bool {
         self.secondaries.iter().all(|line| line.next_seq() <= next)
-    }
-
-    fn batch_leaves(&mut self) {
-        if let Some(gather) = &mut self.gather {
-            gather.left();
-        }
     }
 
     /// Whether batches gather before they leave.
@@ -345,8 +337,8 @@ impl Lines {
         self.secondaries[line].next_seq() <= seq && self.due(line, urgent).is_due(now)
     }
 
-    /// Begins a call to this secondary, if one may start that carries this entry; the call must then
-    /// be made and settled.
+    /// Begins a call to this secondary, if one may start that carries this entry; the call must
+    /// then be made and settled.
     pub fn claim(
         &mut self,
         id: LineId,
@@ -359,7 +351,7 @@ impl Lines {
             return None;
         }
         let (number, epoch) = (self.next_number(), self.epoch);
-        self.batch_leaves();
+        self.gather.iter_mut().for_each(Gather::left);
         Some(self.secondaries[id].begin_call(id, number, epoch, log, now))
     }
 
@@ -393,9 +385,8 @@ impl Lines {
     }
 
     /// Takes note of the position that a secondary gave as the answer to this call or heartbeat.
-    ///
-    /// # Errors
-    /// When its log is not a prefix of the master's; then nothing of it counts as acknowledged.
+    /// Fails when its log is not a prefix of the master's; then nothing of it counts as
+    /// acknowledged.
     pub fn observe(
         &mut self,
         id: LineId,

@@ -1,12 +1,12 @@
 //! Golden scripts: what happens to a line, event by event, and what is on its way after each.
 //!
-//! A script is read like a log: `append 3` appends three entries; `claim 8` is a request that
-//! needs entry 8; `ok 1 5` settles the oldest call with an ack of the instance 1 that holds 5
-//! entries; `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is what a
+//! A script is read like a log: `append 3` appends three entries; `claim 8` is a request that needs
+//! entry 8; `ok 1 5` settles the oldest call with an ack of the instance 1 that holds 5 entries;
+//! `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is what a
 //! heartbeat's answer says; `heard` and `silence` are whether there was one; `retry 8` is a claim
-//! that respects the pause after a failure; `wait 5` lets 5 ms go by; `save?` asks when the master's
-//! disk is due, and `save 100` writes a transaction of about 100 bytes. The right column is what came
-//! of it.
+//! that respects the pause after a failure; `wait 5` lets 5 ms go by; `save?` asks when the
+//! master's disk is due, and `save 100` writes a transaction of about 100 bytes. The right column
+//! is what came of it.
 
 use super::*;
 use common::entries::Message;
