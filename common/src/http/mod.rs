@@ -55,6 +55,7 @@
 mod crew;
 mod framing;
 mod guard;
+mod listener;
 mod nudge;
 mod reply;
 mod response;
@@ -63,9 +64,10 @@ mod stats;
 mod turns;
 
 pub use guard::{MAX_STUCK, TICK, max_connections};
+pub use listener::Listener;
 pub use reply::{MIN_READ_RATE, Reply, Stream};
 pub use response::Response;
-pub use server::{Drained, Listener, MAX_DISCARD_BYTES, Server};
+pub use server::{Drained, MAX_DISCARD_BYTES, Server};
 pub use stats::Stats;
 pub use turns::{MAX_HEAD_BYTES, MAX_PIPELINED};
 

@@ -16,6 +16,7 @@ use socket2::SockRef;
 use super::crew::{Crew, Work, submit, try_submit};
 use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
+use super::listener::Listener;
 use super::nudge::Nudger;
 use super::reply::{Reply, Turn};
 use super::response::Part;
@@ -29,15 +30,14 @@ use crate::locked::locked;
 /// allocation succeeds and is never touched, for the connection has been closed by then.
 pub const MAX_DISCARD_BYTES: usize = 1 << 30;
 
-/// Connections that the system completes before anybody accepts them.
-const BACKLOG: i32 = 1024;
-
 /// Between tries to accept again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often a thread looks for a request, letting others run in between, before it sleeps: to wake
-/// it takes longer than most requests. Only while at most [`FEW`] are in progress.
+/// it takes longer than most requests. Only if the last wait was this short, and at most so few
+/// requests are in progress.
 const LOOKS: usize = 500;
+const SOON: Duration = Duration::from_millis(1);
 const FEW: usize = 2;
 
 /// How long a thread waits for a request before it asks whether it is still needed.
@@ -49,32 +49,6 @@ const PREREAD_BYTES: usize = 1024;
 /// Threads beyond `max_in_flight`, which answer 503, and what is always answered, when all others
 /// are busy.
 const REFUSERS: usize = 3;
-
-/// A bound address, not yet served.
-pub struct Listener(TcpListener);
-
-impl Listener {
-    /// Binds `host:port`; port 0 picks a free one.
-    ///
-    /// # Errors
-    /// When the host does not resolve or the address cannot be bound.
-    pub fn bind(host: &str, port: u16) -> io::Result<Listener> {
-        let listener = TcpListener::bind((host, port))?;
-        let socket = SockRef::from(&listener);
-        // Without it an answer of several segments waits 40 ms.
-        socket.set_tcp_nodelay(true)?;
-        socket.listen(BACKLOG)?;
-        Ok(Listener(listener))
-    }
-
-    /// The address that was bound.
-    ///
-    /// # Errors
-    /// When the system does not say, which it does for every bound socket.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
 
 /// How a stop ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,6 +77,8 @@ struct Core {
 struct Accepting {
     http: tiny_http::Server,
     number: usize,
+    /// How long the last wait for a request took.
+    waited: Duration,
 }
 
 /// A job of the crew.
@@ -178,7 +154,7 @@ impl Core {
         let no_thread = || io::Error::other("no thread could be started");
         let http = started.map_err(|_| no_thread())?.map_err(io::Error::other)?;
         let number = self.servers.fetch_add(1, SeqCst) + 1;
-        let receive = Job::Receive(Box::new(Accepting { http, number }));
+        let receive = Job::Receive(Box::new(Accepting { http, number, waited: PATIENCE }));
         try_submit(self, receive).map(|()| descriptor).map_err(|_| no_thread())
     }
 
@@ -229,16 +205,23 @@ impl Core {
 }
 
 impl Accepting {
-    /// The next request, if one comes before long. `looks` are made before it sleeps.
-    fn next(&self, looks: usize) -> io::Result<Option<tiny_http::Request>> {
+    /// The next request, if one comes before long. While it is `quiet`, and the last one came soon,
+    /// looks are made before the thread sleeps.
+    fn next(&mut self, quiet: bool) -> io::Result<Option<tiny_http::Request>> {
+        let (start, looks) = (Instant::now(), if quiet && self.waited < SOON { LOOKS } else { 0 });
+        let mut next = Ok(None);
         for _ in 0..looks {
-            let request = self.http.try_recv()?;
-            if request.is_some() {
-                return Ok(request);
+            next = self.http.try_recv();
+            if !matches!(next, Ok(None)) {
+                break;
             }
             thread::yield_now();
         }
-        self.http.recv_timeout(PATIENCE)
+        if matches!(next, Ok(None)) {
+            next = self.http.recv_timeout(PATIENCE);
+        }
+        self.waited = start.elapsed();
+        next
     }
 }
 
@@ -249,7 +232,7 @@ impl Core {
         let mut used_at = Instant::now();
         while !self.figures.is_over() {
             let in_flight = self.figures.stats().in_flight;
-            let last = match accepting.next(if in_flight <= FEW { LOOKS } else { 0 }) {
+            let last = match accepting.next(in_flight <= FEW) {
                 Ok(Some(request)) => self.arrive_with_others(request, &accepting),
                 Ok(None) => None,
                 Err(error) => {
