@@ -127,7 +127,7 @@ fn a_dribbling_peer_is_bounded_by_the_same_timeout() {
 fn a_repeated_call_has_the_remaining_time() {
     let peer = Peer::start(|number, mut connection| {
         connection.request();
-        thread::sleep(SHORT * 3 / 4);
+        thread::sleep(SHORT / 4);
         if number > 0 {
             connection.hold();
         }

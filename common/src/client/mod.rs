@@ -100,13 +100,14 @@ impl Client {
         let start = Instant::now();
         let mut result = self.attempt(&method, path, body, None);
         for _ in 0..RETRIES {
-            let left = self.timeout.saturating_sub(start.elapsed());
-            match &result {
-                Err(error) if is_closed_connection(error) && !left.is_zero() => {
-                    result = self.attempt(&method, path, body, Some(left));
-                }
-                _ => break,
+            if !result.as_ref().is_err_and(is_closed_connection) {
+                break;
             }
+            let left = self.timeout.saturating_sub(start.elapsed());
+            result = match left.is_zero() {
+                true => Err(Error::Timeout(Timeout::Global)),
+                false => self.attempt(&method, path, body, Some(left)),
+            };
         }
         result.map_err(|error| {
             self.address.forget();

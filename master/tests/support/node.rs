@@ -62,6 +62,17 @@ impl Node {
         format!("http://{}", self.addr)
     }
 
+    /// The time that processors have spent on the node, where the system says it: on Linux.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The name in parentheses may hold blanks. Two of the fields after it are hundredths of a
+        // second, in user and in kernel mode.
+        let fields = stat.rsplit_once(") ")?.1.split(' ');
+        let ticks: u64 =
+            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Some(Duration::from_millis(10 * ticks))
+    }
+
     /// The id of its process.
     pub fn id(&self) -> u32 {
         self.child.id()
