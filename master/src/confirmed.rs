@@ -91,3 +91,81 @@ impl Replication {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use common::entries::{Epoch, Message};
+    use common::wire::Position;
+
+    use super::*;
+    use crate::health::Thresholds;
+    use crate::lines::Found;
+    use crate::state::Options;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A master whose second reign begins over one entry, of which its secondaries have not told.
+    fn replication(secondaries: usize) -> Replication {
+        let options = Options {
+            secondaries: vec!["http://a".into(); secondaries],
+            ack_timeout: Duration::from_secs(1),
+            quorum: None,
+            idempotency_keys: 9,
+            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
+            max_log_bytes: u64::MAX,
+        };
+        let replication = Replication::new(options, None);
+        let recovered = [(Epoch(1), vec![Message::new("m").into()])];
+        let found = vec![Found::Nothing; secondaries];
+        replication.begin_reign(Epoch(2), &recovered, Vec::new(), &found);
+        replication
+    }
+
+    /// Answers a heartbeat that begins now.
+    fn answer(replication: &Replication, held: u64, epoch: u64) {
+        let (number, _) = replication.heartbeat(0);
+        let (last_seq, last_epoch, instance) = (Seq(held), Epoch(held.min(1)), "1".into());
+        let position = Position { last_seq, last_epoch, epoch: Epoch(epoch), instance };
+        replication.observe(0, number, Ok(Some(position)));
+    }
+
+    /// What a read gets that arrives before these heartbeats are answered.
+    fn read_before(replication: &Replication, heartbeats: &[(u64, u64)]) -> Result<Seq, String> {
+        thread::scope(|scope| {
+            let before = replication.lock().lines.next_number();
+            let reading = scope.spawn(|| replication.confirm_within(LONG));
+            while !replication.rounds.wants_after(before) {
+                thread::yield_now();
+            }
+            heartbeats.iter().for_each(|(held, epoch)| answer(replication, *held, *epoch));
+            reading.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_new_reign_confirms_what_it_began_with() {
+        // Goal: a former master may have committed the entry, so a quorum that does not hold it yet
+        // confirms nothing.
+        let replication = replication(1);
+        answer(&replication, 0, 2);
+        let early = replication.confirm_within(Duration::ZERO).unwrap_err();
+        assert!(early.contains("no quorum"), "an older heartbeat counted: {early}");
+        assert_eq!(read_before(&replication, &[(0, 2), (1, 2)]), Ok(Seq(1)));
+        assert_eq!(read_before(&replication, &[(1, 2)]), Ok(Seq(1)));
+    }
+
+    #[test]
+    fn a_greater_epoch_refuses_all_reads() {
+        let replication = replication(2);
+        answer(&replication, 1, 2);
+        let refused = read_before(&replication, &[(1, 1), (1, 3)]).unwrap_err();
+        assert!(refused.contains("epoch 3 has begun"), "{refused}");
+    }
+
+    #[test]
+    fn a_master_without_secondaries_confirms_alone() {
+        assert_eq!(replication(0).confirm_within(LONG), Ok(Seq(1)));
+    }
+}

@@ -189,6 +189,8 @@ impl Lines {
                 let _ = self.observe(id, number, position, log, now);
             }
         }
+        // Where the master alone is a quorum, nobody else tells.
+        self.commit();
     }
 
     /// An entry was appended.
