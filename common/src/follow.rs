@@ -162,47 +162,48 @@ impl Drop for Seat<'_> {
 
 /// Answers a `GET` or `HEAD` of `/messages` or below it: a stream, a long poll or a read.
 pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: &Followers) {
-    if let Some(why) = source.hidden() {
-        return reply.send(unreadable(&why));
-    }
     if request.path == "/messages/stream" {
-        let begun = begin_at(request).and_then(|asked| Ok((asked, followers.sit()?)));
-        return match begun {
+        let asked = readable(source).and_then(|()| begin_at(request));
+        return match asked.and_then(|asked| Ok((asked, followers.sit()?))) {
             Err(refusal) => reply.send(refusal),
             Ok(((from, committed), _seat)) => stream(from, committed, reply, source),
         };
     }
+    let read = read(request, &reply, source, followers);
+    reply.send(read.unwrap_or_else(|refusal| refusal));
+}
+
+fn read(
+    request: &Request,
+    reply: &Reply,
+    source: &impl Source,
+    followers: &Followers,
+) -> Result<Response, Response> {
+    readable(source)?;
     let asked = if request.path == "/messages" { reading::parse(&request.query) } else { Ok(None) };
-    let answered = match asked {
-        Ok(Some(Range { confirmed: true, .. })) => confirmed(request, source),
-        Ok(Some(Range { from, wait: Some(wait), committed, .. })) => {
-            followers.sit().and_then(|_seat| {
-                wait_for(from, wait, &reply, source.bells().of(committed.unwrap_or(true)));
-                read(request, source)
-            })
+    match asked {
+        Ok(Some(Range { confirmed: true, .. })) => {
+            let last = source.confirm()?;
+            return Ok(source.read(|log, _, _| reading::answer(request, log, last, last)));
         }
-        _ => read(request, source),
-    };
-    reply.send(answered.unwrap_or_else(|refusal| refusal));
+        Ok(Some(Range { from, wait: Some(wait), committed, .. })) => {
+            let _seat = followers.sit()?;
+            wait_for(from, wait, reply, source.bells().of(committed.unwrap_or(true)));
+            readable(source)?;
+        }
+        _ => {}
+    }
+    Ok(source.read(|log, last, committed| reading::answer(request, log, last, committed)))
+}
+
+fn readable(source: &impl Source) -> Result<(), Response> {
+    source.hidden().map_or(Ok(()), |why| Err(unreadable(&why)))
 }
 
 /// The answer 503 to a read of a log that must not be read now.
 pub fn unreadable(why: &str) -> Response {
-    Response::error(503, &format!("The log cannot be read now: {why}"))
-        .with_header("Retry-After", "1")
-}
-
-fn read(request: &Request, source: &impl Source) -> Result<Response, Response> {
-    match source.hidden() {
-        Some(why) => Err(unreadable(&why)),
-        None => Ok(source
-            .read(|log, last, committed| reading::answer(request, log, last, committed))),
-    }
-}
-
-fn confirmed(request: &Request, source: &impl Source) -> Result<Response, Response> {
-    let last = source.confirm()?;
-    Ok(source.read(|log, _, _| reading::answer(request, log, last, last)))
+    let refused = Response::error(503, &format!("The log cannot be read now: {why}"));
+    refused.with_header("Retry-After", "1")
 }
 
 /// The first entry of a stream, and whether it is of committed entries only. A client that comes

@@ -134,8 +134,7 @@ fn a_stream_shows_only_what_is_committed() {
     cluster.post("a");
     cluster.secondaries.iter().for_each(Node::freeze);
     assert_eq!(master.send("POST", "/messages", r#"{"msg":"b","w":1}"#).status, 201);
-    let mut all =
-        master.connect().follow("/messages/stream?from=2&committed=false", &[]).unwrap();
+    let mut all = master.connect().follow("/messages/stream?from=2&committed=false", &[]).unwrap();
     assert_eq!(all.next().unwrap().0, Some(2));
     let all = master.get("/messages?from=2&wait=60000&committed=false");
     assert_eq!(all.seen(), (200, r#"{"messages":["b"],"from":2,"last_seq":2}"#));
