@@ -17,8 +17,8 @@ const CONFIRMED: &str = "/messages?confirmed=true";
 
 #[test]
 fn a_confirmed_read_needs_a_quorum() {
-    // Goal: it has everything that is committed and nothing else, waits for no node that is not
-    // needed, and is refused when too few answer.
+    // Goal: a confirmed read has everything that is committed and nothing else, waits for no node
+    // that is not needed, and is refused when too few answer.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     let (master, secondary) = (&cluster.master, &cluster.secondaries[0]);
     (1..=3).for_each(|n| cluster.post(&format!("m{n}")));
@@ -85,7 +85,7 @@ fn a_deposed_master_confirms_nothing() {
 
 #[test]
 fn a_master_cut_off_unawares_confirms_nothing() {
-    // Goal: no other read has told it before.
+    // Goal: a confirmed read is the first to find out that the reign is over, and is refused.
     let cluster = Cluster::start(&[&[]], &[("HEARTBEAT_MS", "60000")]);
     let first = &cluster.master;
     cluster.post("m1");
