@@ -39,12 +39,19 @@ def change_read(query):
     # Of parameters that depend on each other a description can say nothing but words.
     if "wait" in query:
         query.setdefault("from", 1)
-        if str(query.get("committed")).lower() == "true":
-            del query["committed"]
+    if says(query, "confirmed", "true") and ("wait" in query or says(query, "committed", "false")):
+        del query["confirmed"]
+
+
+def says(query, name, word):
+    return str(query.get(name)).lower() == word
 
 
 def change_stream(case):
-    """Begins with an entry that is there: nothing else comes before the request times out."""
+    """Begins with an entry that is there: nothing else comes before the request times out. It need
+    not be committed: nobody tells a secondary without a master."""
+    if "committed" not in case.query or says(case.query, "committed", "true"):
+        case.query["committed"] = "false"
     change(case.query, "from", (1, 2**64 - 1), 1)
     change(case.headers, "Last-Event-ID", (0, 2**64 - 1), 0)
 

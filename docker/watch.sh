@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # `make watch`: follows the log of the master, or of the node at URL, until Ctrl-C. FROM=N begins
-# with entry N. When the connection breaks, it goes on where it was.
+# with entry N. COMMITTED=false shows entries before a majority has held them. When the connection
+# breaks, it goes on where it was.
 set -euo pipefail
 
 url=${URL:-http://127.0.0.1:8000}
 next=${FROM:-1}
+committed=${COMMITTED:-true}
 trap 'exit 0' INT TERM
 
 while :; do
@@ -15,7 +17,7 @@ while :; do
             "data: "*) printf '%s\n' "${line#data: }" ;;
             "{"*) printf '%s\n' "$line" >&2 ;;
         esac
-    done < <(curl --silent --no-buffer --show-error "$url/messages/stream?from=$next")
+    done < <(curl --silent --no-buffer --show-error "$url/messages/stream?from=$next&committed=$committed")
     echo "No more from $url; trying again in a second." >&2
     sleep 1
 done

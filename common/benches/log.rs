@@ -56,7 +56,7 @@ fn encode_call(bencher: Bencher, entries: u64) {
     let acked = Seq(ENTRIES - entries);
     bencher
         .counter(ItemsCount::new(entries))
-        .bench(|| replicate_body(&log, EPOCH, acked, acked.next(), log.last_seq()));
+        .bench(|| replicate_body(&log, EPOCH, acked, acked, acked.next(), log.last_seq()));
 }
 
 /// What a secondary does with as many.

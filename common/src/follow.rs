@@ -1,14 +1,18 @@
-//! Following the log: entries are sent as they come.
+//! Following the log: entries are sent as they are committed, or, to a follower that asks for
+//! `committed=false`, as they come.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /messages/stream` | Server-Sent Events from `Last-Event-ID` + 1 or `?from=` on |
 //! | `GET /messages?from=7&wait=30000` | as without `wait`, once entry 7 is there or time is over |
 //!
-//! Each follower holds a thread, and no lock while it writes or waits. An append rings a [`Bell`],
-//! which costs next to nothing while nobody waits. A follower that has sent everything sleeps for
-//! [`GATHER`] before it waits again, so a fast log does not wake it more often than that. A
-//! follower that does not read is dropped after `READ_TIMEOUT_MS`, one that is gone at the next
+//! A committed entry stays in the log. An entry that is not committed can be lost with the master,
+//! and another one takes its place: a follower of all entries never learns of that.
+//!
+//! Each follower holds a thread, and no lock while it writes or waits. An append or a commit rings
+//! a [`Bell`], which costs next to nothing while nobody waits. A follower that has sent everything
+//! sleeps for [`GATHER`] before it waits again, so a fast log does not wake it more often than that.
+//! A follower that does not read is dropped after `READ_TIMEOUT_MS`, one that is gone at the next
 //! [`SIGN_OF_LIFE`].
 
 use std::fmt::Write as _;
@@ -40,14 +44,45 @@ pub trait Source {
     /// quorum is known to hold. Keep it short.
     fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T;
 
-    /// The bell that rings when more can be read.
-    fn bell(&self) -> &Bell;
+    /// The bells that ring when more can be read.
+    fn bells(&self) -> &Bells;
+
+    /// Why the log must not be read now, in words. A stream ends then.
+    fn hidden(&self) -> Option<String> {
+        None
+    }
+
+    /// The last entry that a quorum holds, which no other node can know better.
+    /// Fails with the answer when this node cannot say.
+    fn confirm(&self) -> Result<Seq, Response> {
+        Err(Response::error(400, "Only the master can confirm a read"))
+    }
 }
 
-/// Wakes threads that wait for an entry.
+/// The bells of a log.
+#[derive(Debug, Default)]
+pub struct Bells {
+    all: Bell,
+    committed: Bell,
+}
+
+impl Bells {
+    /// Tells the last entry that can be read, and the last one that a quorum is known to hold. The
+    /// log must be locked, so that the last ring is the one that counts.
+    pub fn ring(&self, last: Seq, committed: Seq) {
+        self.all.ring(last.0);
+        self.committed.ring(committed.0);
+    }
+
+    /// The bell for committed entries, or the one for all.
+    pub fn of(&self, committed: bool) -> &Bell {
+        if committed { &self.committed } else { &self.all }
+    }
+}
+
+/// Wakes threads that wait until a number is reached: the place of an entry.
 #[derive(Debug, Default)]
 pub struct Bell {
-    /// The last entry that can be read.
     last: AtomicU64,
     waiting: AtomicUsize,
     lock: Mutex<()>,
@@ -55,9 +90,12 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Tells that everything up to this entry can be read.
-    pub fn ring(&self, last: Seq) {
-        self.last.fetch_max(last.0, SeqCst);
+    /// Tells that this number is reached. One thread rings at a time.
+    pub fn ring(&self, last: u64) {
+        if self.last.load(SeqCst) == last {
+            return;
+        }
+        self.last.store(last, SeqCst);
         // A thread that registers after this load sees the new `last`, so it need not be woken.
         if self.waiting.load(SeqCst) > 0 {
             drop(locked(&self.lock));
@@ -65,17 +103,21 @@ impl Bell {
         }
     }
 
-    /// Waits until this entry can be read; `false` when the time is over before.
-    pub fn wait(&self, seq: Seq, timeout: Duration) -> bool {
-        let is_there = || self.last.load(SeqCst) >= seq.0;
-        if is_there() {
+    /// Whether this number is reached.
+    pub fn has_reached(&self, number: u64) -> bool {
+        self.last.load(SeqCst) >= number
+    }
+
+    /// Waits until this number is reached; `false` when the time is over before.
+    pub fn wait(&self, number: u64, timeout: Duration) -> bool {
+        if self.has_reached(number) {
             return true;
         }
         self.waiting.fetch_add(1, SeqCst);
         let lock = locked(&self.lock);
-        drop(self.rung.wait_timeout_while(lock, timeout, |()| !is_there()));
+        drop(self.rung.wait_timeout_while(lock, timeout, |()| !self.has_reached(number)));
         self.waiting.fetch_sub(1, SeqCst);
-        is_there()
+        self.has_reached(number)
     }
 }
 
@@ -121,38 +163,64 @@ impl Drop for Seat<'_> {
 /// Answers a `GET` or `HEAD` of `/messages` or below it: a stream, a long poll or a read.
 pub fn answer(request: &Request, reply: Reply, source: &impl Source, followers: &Followers) {
     if request.path == "/messages/stream" {
-        let begun = first_entry(request).and_then(|from| Ok((from, followers.sit()?)));
-        return match begun {
+        let asked = readable(source).and_then(|()| begin_at(request));
+        return match asked.and_then(|asked| Ok((asked, followers.sit()?))) {
             Err(refusal) => reply.send(refusal),
-            Ok((from, _seat)) => stream(from, reply, source),
+            Ok(((from, committed), _seat)) => stream(from, committed, reply, source),
         };
     }
-    if request.path == "/messages"
-        && let Ok(Some(Range { from, wait: Some(wait), .. })) = reading::parse(&request.query)
-    {
-        match followers.sit() {
-            Err(refusal) => return reply.send(refusal),
-            Ok(_seat) => wait_for(from, wait, &reply, source.bell()),
-        }
-    }
-    reply.send(source.read(|log, last, committed| reading::answer(request, log, last, committed)));
+    let read = read(request, &reply, source, followers);
+    reply.send(read.unwrap_or_else(|refusal| refusal));
 }
 
-/// The first entry of a stream. A client that comes back names its last entry in `Last-Event-ID`,
-/// beside the query of its first request.
-fn first_entry(request: &Request) -> Result<Seq, Response> {
-    let refuse = |problem: &str| Err(Response::error(400, problem));
-    let asked = match reading::parse(&request.query) {
-        Ok(None) => Seq(1),
-        Ok(Some(Range { from, limit: u64::MAX, committed: false, wait: None })) => from,
-        Ok(_) => {
-            return refuse("A stream has no limit, no wait, and is not of what is committed");
+fn read(
+    request: &Request,
+    reply: &Reply,
+    source: &impl Source,
+    followers: &Followers,
+) -> Result<Response, Response> {
+    readable(source)?;
+    let asked = if request.path == "/messages" { reading::parse(&request.query) } else { Ok(None) };
+    match asked {
+        Ok(Some(Range { confirmed: true, .. })) => {
+            let last = source.confirm()?;
+            return Ok(source.read(|log, _, _| reading::answer(request, log, last, last)));
         }
+        Ok(Some(Range { from, wait: Some(wait), committed, .. })) => {
+            let _seat = followers.sit()?;
+            wait_for(from, wait, reply, source.bells().of(committed.unwrap_or(true)));
+            readable(source)?;
+        }
+        _ => {}
+    }
+    Ok(source.read(|log, last, committed| reading::answer(request, log, last, committed)))
+}
+
+fn readable(source: &impl Source) -> Result<(), Response> {
+    source.hidden().map_or(Ok(()), |why| Err(unreadable(&why)))
+}
+
+/// The answer 503 to a read of a log that must not be read now.
+pub fn unreadable(why: &str) -> Response {
+    let refused = Response::error(503, &format!("The log cannot be read now: {why}"));
+    refused.with_header("Retry-After", "1")
+}
+
+/// The first entry of a stream, and whether it is of committed entries only. A client that comes
+/// back names its last entry in `Last-Event-ID`, beside the query of its first request.
+fn begin_at(request: &Request) -> Result<(Seq, bool), Response> {
+    let refuse = |problem: &str| Err(Response::error(400, problem));
+    let (asked, committed) = match reading::parse(&request.query) {
+        Ok(None) => (Seq(1), true),
+        Ok(Some(Range { from, limit: u64::MAX, committed, confirmed: false, wait: None })) => {
+            (from, committed.unwrap_or(true))
+        }
+        Ok(_) => return refuse("A stream has no limit, no wait, and is not confirmed"),
         Err(problem) => return refuse(&problem),
     };
     match request.header("Last-Event-ID").map(reading::whole) {
-        None => Ok(asked),
-        Some(Some(last)) => Ok(Seq(last).next()),
+        None => Ok((asked, committed)),
+        Some(Some(last)) => Ok((Seq(last).next(), committed)),
         Some(None) => refuse("Last-Event-ID must be the place of an entry"),
     }
 }
@@ -161,19 +229,21 @@ fn wait_for(seq: Seq, wait: Duration, reply: &Reply, bell: &Bell) {
     let start = Instant::now();
     while !reply.is_stopping() {
         let left = wait.saturating_sub(start.elapsed());
-        if left.is_zero() || bell.wait(seq, left.min(LOOK_INTERVAL)) {
+        if left.is_zero() || bell.wait(seq.0, left.min(LOOK_INTERVAL)) {
             break;
         }
     }
 }
 
-fn stream(mut next: Seq, reply: Reply, source: &impl Source) {
+fn stream(mut next: Seq, committed: bool, reply: Reply, source: &impl Source) {
     let Some(mut stream) = begin(reply) else { return };
-    let mut said = Instant::now();
-    while !stream.is_stopping() {
-        let is_there = source.bell().wait(next, LOOK_INTERVAL);
+    let (mut said, bell) = (Instant::now(), source.bells().of(committed));
+    while !stream.is_stopping() && source.hidden().is_none() {
+        let is_there = bell.wait(next.0, LOOK_INTERVAL);
         let (piece, following) = match is_there {
-            true => source.read(|log, last, _| events(log, next, last)),
+            true => source.read(|log, last, known| {
+                events(log, next, if committed { known.min(last) } else { last })
+            }),
             false if said.elapsed() >= SIGN_OF_LIFE => (b":\n\n".to_vec(), next),
             false => continue,
         };
@@ -219,34 +289,38 @@ mod tests {
     #[test]
     fn a_bell_wakes_only_those_whose_entry_came() {
         let bell = Bell::default();
-        assert!(!bell.wait(Seq(1), Duration::ZERO));
+        assert!(!bell.wait(1, Duration::ZERO));
         thread::scope(|scope| {
-            let first = scope.spawn(|| bell.wait(Seq(1), Duration::from_secs(60)));
-            let third = scope.spawn(|| bell.wait(Seq(3), Duration::from_millis(50)));
-            bell.ring(Seq(2));
-            bell.ring(Seq(1));
+            let first = scope.spawn(|| bell.wait(1, Duration::from_secs(60)));
+            let third = scope.spawn(|| bell.wait(3, Duration::from_millis(50)));
+            bell.ring(2);
             assert!(first.join().unwrap());
             assert!(!third.join().unwrap());
         });
-        assert!(bell.wait(Seq(2), Duration::ZERO));
+        assert!(bell.has_reached(2));
+        bell.ring(1);
+        assert!(!bell.has_reached(2), "the last ring counts");
     }
 
     #[test]
-    fn a_stream_begins_after_last_event_id() {
-        // Goal: the header wins over `from`, and a bad query is refused beside a good header too.
+    fn a_stream_begins_where_it_is_told() {
+        // Goal: the header wins over `from`, only `committed=false` is of all entries, and a bad
+        // query is refused beside a good header too.
         let first = |query: &str, id: Option<&str>| {
             let own = |id: &&str| ("last-event-id".to_string(), id.to_string());
             let headers = id.iter().map(own).collect();
-            first_entry(&Request { query: query.into(), headers, ..Request::default() }).ok()
+            begin_at(&Request { query: query.into(), headers, ..Request::default() }).ok()
         };
-        assert_eq!(first("", None), Some(Seq(1)));
-        assert_eq!(first("from=5", None), Some(Seq(5)));
-        assert_eq!(first("from=5", Some("7")), Some(Seq(8)));
-        assert_eq!(first("", Some("18446744073709551615")), Some(Seq(u64::MAX)));
+        assert_eq!(first("", None), Some((Seq(1), true)));
+        assert_eq!(first("from=5", None), Some((Seq(5), true)));
+        assert_eq!(first("committed=true", None), Some((Seq(1), true)));
+        assert_eq!(first("from=5&committed=false", Some("7")), Some((Seq(8), false)));
+        assert_eq!(first("", Some("18446744073709551615")), Some((Seq(u64::MAX), true)));
         let bad = [
             ("from=0", None),
             ("from=0", Some("7")),
             ("limit=1", Some("7")),
+            ("confirmed=true", None),
             ("", Some("+7")),
             ("", Some("")),
         ];

@@ -103,7 +103,7 @@ mod tests {
         // Headers stay, whether GET's answer stands there or elsewhere.
         let (of_get, of_head) = (&get["responses"]["200"], &head["responses"]["200"]);
         assert_eq!((&of_head["headers"], of_head.get("content")), (&of_get["headers"], None));
-        let later = &whole["components"]["responses"]["TooManyFollowers"]["headers"];
+        let later = &whole["components"]["responses"]["NotNow"]["headers"];
         assert!(later.is_object() && head["responses"]["503"]["headers"] == *later, "{head}");
     }
 

@@ -5,9 +5,11 @@
 //! | `GET /messages` | the whole log, the original's answer |
 //! | `GET /messages?from=5&limit=100` | at most 100 entries from place 5 on |
 //! | `GET /messages?committed=true` | only entries that a quorum holds, as far as this node knows |
+//! | `GET /messages?confirmed=true` | all entries that a quorum holds now: the master asks the others |
 //! | `GET /messages/7` | one entry |
 //!
-//! Reads that wait for an entry are in [`follow`](crate::follow).
+//! Reads that wait for an entry are in [`follow`](crate::follow); they are of committed entries
+//! unless they say `committed=false`.
 
 use std::time::Duration;
 
@@ -23,7 +25,10 @@ pub const MAX_WAIT_MS: u64 = 60_000;
 pub(crate) struct Range {
     pub(crate) from: Seq,
     pub(crate) limit: u64,
-    pub(crate) committed: bool,
+    /// Only, or not only, entries that a quorum is known to hold.
+    pub(crate) committed: Option<bool>,
+    /// Entries that a quorum holds, and none of them is missing.
+    pub(crate) confirmed: bool,
     /// The longest wait for the entry `from`.
     pub(crate) wait: Option<Duration>,
 }
@@ -36,7 +41,8 @@ pub fn answer(request: &Request, log: &Log, last: Seq, committed: Seq) -> Respon
     }
     let chunks = match parse(&request.query) {
         Ok(None) => messages_object(log, Seq(1), last, b"}"),
-        Ok(Some(Range { from, limit, committed: only_committed, .. })) => {
+        Ok(Some(Range { from, limit, committed: asked, wait, .. })) => {
+            let only_committed = asked.unwrap_or(wait.is_some());
             let last = if only_committed { committed.min(last) } else { last };
             let until = Seq(last.0.min(from.0.saturating_add(limit - 1)));
             let rest = format!(",\"from\":{from},\"last_seq\":{last}}}");
@@ -79,7 +85,8 @@ pub fn first(query: &str) -> Result<Seq, String> {
 
 /// The parameters of a query; `None` when there are none, which asks for the whole log.
 pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
-    let mut range = Range { from: Seq(1), limit: u64::MAX, committed: false, wait: None };
+    let (from, limit) = (Seq(1), u64::MAX);
+    let mut range = Range { from, limit, committed: None, confirmed: false, wait: None };
     let (mut given, mut has_from) = (false, false);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -94,18 +101,24 @@ pub(crate) fn parse(query: &str) -> Result<Option<Range>, String> {
                 }
             },
             "limit" => range.limit = place(name, value)?,
-            "committed" => {
-                range.committed = value.parse().map_err(|_| "committed must be true or false")?;
-            }
+            "committed" => range.committed = Some(truth(name, value)?),
+            "confirmed" => range.confirmed = truth(name, value)?,
             // The original ignores all parameters.
             _ => continue,
         }
         given = true;
     }
-    if range.wait.is_some() && (range.committed || !has_from) {
-        return Err("wait needs from, and committed must not be true with it".into());
+    if range.wait.is_some() && !has_from {
+        return Err("wait needs from".into());
+    }
+    if range.confirmed && (range.wait.is_some() || range.committed == Some(false)) {
+        return Err("confirmed goes neither with wait nor with committed=false".into());
     }
     Ok(given.then_some(range))
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("{name} must be true or false"))
 }
 
 fn place(name: &str, value: &str) -> Result<u64, String> {
@@ -146,6 +159,11 @@ mod tests {
             ("/messages?from=9", r#"{"messages":[],"from":9,"last_seq":4}"#),
             ("/messages?committed=true", r#"{"messages":["a","b","c"],"from":1,"last_seq":3}"#),
             ("/messages?committed=true&from=4", r#"{"messages":[],"from":4,"last_seq":3}"#),
+            ("/messages?from=3&wait=0", r#"{"messages":["c"],"from":3,"last_seq":3}"#),
+            (
+                "/messages?from=3&wait=0&committed=false",
+                r#"{"messages":["c","d"],"from":3,"last_seq":4}"#,
+            ),
             ("/messages/3", r#"{"seq":3,"msg":"c"}"#),
         ];
         for (target, expected) in script {
@@ -170,8 +188,12 @@ mod tests {
         for query in ["wait=1", "from=1&wait=", "from=1&wait=60001", "from=1&wait=+1"] {
             assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
         }
-        for query in ["committed=yes", "committed", "from=99999999999999999999"] {
+        for query in ["committed=yes", "committed", "confirmed=1", "from=99999999999999999999"] {
             assert_eq!(get(&format!("/messages?{query}")).0, 400, "{query}");
+        }
+        for query in ["from=1&wait=1", "committed=false"] {
+            assert_eq!(get(&format!("/messages?{query}")).0, 200, "{query}");
+            assert_eq!(get(&format!("/messages?confirmed=true&{query}")).0, 400, "{query}");
         }
         for (path, status) in [("0", 404), ("5", 404), ("x", 404), ("", 404), ("+1", 404)] {
             assert_eq!(get(&format!("/messages/{path}")).0, status, "{path}");

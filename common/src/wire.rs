@@ -3,7 +3,7 @@
 //! | request | body | answer 200 | answer 409 |
 //! |---|---|---|---|
 //! | `POST /replicate` | [`Replicate`], written by [`replicate_body`] | [`Ack`] | [`Refusal`] |
-//! | `POST /heartbeat` | [`Heartbeat`] | [`Position`] | |
+//! | `POST /heartbeat` | [`Heartbeat`] | [`Heard`] | |
 //! | `GET /entries` | | [`Replicate`] | |
 //! | `GET /health` | | [`SecondaryHealth`] | |
 //!
@@ -49,6 +49,8 @@ pub struct Numbered {
     /// The last entry that the secondary has acknowledged to this master: the entries between this
     /// one and `first` are on their way in other calls.
     pub acked: Seq,
+    /// The last entry that a quorum has held.
+    pub committed: Seq,
     /// The epoch of the entry before the first.
     pub prev_epoch: Epoch,
     /// The epoch that the entries were appended in.
@@ -79,6 +81,8 @@ struct Fields {
     prev_epoch: Epoch,
     #[serde(default)]
     acked_seq: Seq,
+    #[serde(default)]
+    committed_seq: Seq,
     /// The epoch of the entries, if it is not `epoch`.
     #[serde(default, deserialize_with = "present")]
     entry_epoch: Option<Epoch>,
@@ -98,9 +102,10 @@ impl TryFrom<Fields> for Replicate {
 
     fn try_from(fields: Fields) -> Result<Replicate, &'static str> {
         let Fields { epoch: master_epoch, prev_epoch, acked_seq: acked, mut keys, .. } = fields;
+        let committed = fields.committed_seq;
         let epoch = fields.entry_epoch.unwrap_or(master_epoch);
         let first = fields.seq.unwrap_or_default();
-        if !are_possible(&[first, acked], &[master_epoch, prev_epoch, epoch]) {
+        if !are_possible(&[first, acked, committed], &[master_epoch, prev_epoch, epoch]) {
             return Err("a number is too great");
         }
         let messages = match (fields.seq, fields.msg, fields.entries) {
@@ -112,7 +117,8 @@ impl TryFrom<Fields> for Replicate {
         };
         let keyed = |(place, message)| Draft { message, key: keys.remove(&place) };
         let drafts = (first.0..).zip(messages).map(keyed).collect();
-        let numbered = Numbered { master_epoch, acked, prev_epoch, epoch, first, drafts };
+        let numbered =
+            Numbered { master_epoch, acked, committed, prev_epoch, epoch, first, drafts };
         Ok(Replicate::Numbered(numbered))
     }
 }
@@ -157,6 +163,17 @@ pub struct Position {
     /// The name of this run of the secondary's process. A new name tells the master that entries
     /// may have been forgotten.
     pub instance: String,
+}
+
+/// The answer 200 to `POST /heartbeat`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Heard {
+    /// Where the secondary stands.
+    #[serde(flatten)]
+    pub position: Position,
+    /// Somebody follows the log there, and waits to hear what is committed.
+    #[serde(default)]
+    pub followed: bool,
 }
 
 /// The answer 200 to `POST /replicate`.
@@ -237,6 +254,7 @@ pub fn replicate_body(
     log: &Log,
     epoch: Epoch,
     acked_seq: Seq,
+    committed_seq: Seq,
     first: Seq,
     until: Seq,
 ) -> (Vec<u8>, Seq) {
@@ -245,7 +263,8 @@ pub fn replicate_body(
     let (field, end) = if first == last { ("\"msg\":", "") } else { ("\"entries\":[", "]") };
     let head = format!(
         "{{\"epoch\":{epoch},\"seq\":{first},\"prev_epoch\":{prev_epoch},\
-         \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},{field}"
+         \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},\
+         \"committed_seq\":{committed_seq},{field}"
     );
     let mut body = head.into_bytes();
     for chunk in log.chunks(first..=last) {
@@ -276,7 +295,8 @@ mod tests {
     }
 
     fn body(first: u64, until: u64) -> (String, u64) {
-        let (body, last) = replicate_body(&log(), Epoch(2), Seq(0), Seq(first), Seq(until));
+        let (first, until) = (Seq(first), Seq(until));
+        let (body, last) = replicate_body(&log(), Epoch(2), Seq(0), Seq(1), first, until);
         (String::from_utf8(body).unwrap(), last.0)
     }
 
@@ -287,11 +307,14 @@ mod tests {
     #[test]
     fn a_call_carries_one_entry_or_one_epochs() {
         // Goal: one entry goes in the form of the original, several as a batch of one epoch.
-        let one = r#"{"epoch":2,"seq":3,"prev_epoch":1,"entry_epoch":2,"acked_seq":0,"msg":"c"}"#;
+        let one = concat!(
+            r#"{"epoch":2,"seq":3,"prev_epoch":1,"entry_epoch":2,"acked_seq":0,"#,
+            r#""committed_seq":1,"msg":"c"}"#
+        );
         assert_eq!(body(3, 3), (one.into(), 3));
         let two = concat!(
             r#"{"epoch":2,"seq":1,"prev_epoch":0,"entry_epoch":1,"acked_seq":0,"#,
-            r#""entries":["a","b"]}"#
+            r#""committed_seq":1,"entries":["a","b"]}"#
         );
         assert_eq!(body(1, 3), (two.into(), 2));
     }
@@ -301,6 +324,7 @@ mod tests {
         let expected = Numbered {
             master_epoch: Epoch(2),
             acked: Seq(0),
+            committed: Seq(1),
             prev_epoch: Epoch(0),
             epoch: Epoch(1),
             first: Seq(1),
@@ -318,11 +342,15 @@ mod tests {
     #[test]
     fn numbers_that_no_master_names_are_refused() {
         let call = |field: &str, number: u64| {
-            let base = r#"{"epoch":1,"seq":1,"entry_epoch":1,"prev_epoch":0,"acked_seq":0,"#;
+            let base = concat!(
+                r#"{"epoch":1,"seq":1,"entry_epoch":1,"prev_epoch":0,"acked_seq":0,"#,
+                r#""committed_seq":0,"#
+            );
             let (from, to) = (format!("\"{field}\":"), format!("\"{field}\":{number},\"_\":"));
             read(&(base.replacen(&from, &to, 1) + "\"msg\":\"x\"}"))
         };
-        for field in ["epoch", "seq", "entry_epoch", "prev_epoch", "acked_seq"] {
+        let places = ["seq", "acked_seq", "committed_seq"];
+        for field in places.into_iter().chain(["epoch", "entry_epoch", "prev_epoch"]) {
             assert!(call(field, MOST).is_ok(), "{field}");
             assert!(call(field, MOST + 1).is_err(), "{field}");
             assert!(call(field, u64::MAX).is_err(), "{field}");

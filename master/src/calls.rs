@@ -57,6 +57,7 @@ impl Replication {
             None => {}
         }
         timeline.acked(lines, now);
+        self.ring(lines);
         self.log_change(lines, call.line, was_failing);
         wake(state, call.line);
     }

@@ -2,7 +2,8 @@
 //!
 //! Two threads for each secondary. The *heartbeat* asks it how it stands, on a connection of its
 //! own, so that a secondary which is silent on the others is still noticed, and tells it how far
-//! the log goes. The *courier* sends the entries that no request has sent, whether a client waits
+//! the log goes. It beats out of turn for a confirmed read, and for the followers of a secondary
+//! when more is committed and no call has told so. The *courier* sends the entries that no request has sent, whether a client waits
 //! for them or not: retries, catch-up, entries that arrived while a call was out. One courier more
 //! writes to the master's own disk.
 
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use common::client::Client;
-use common::entries::Batch;
+use common::entries::{Batch, Seq};
+use common::follow::GATHER;
 use common::store::TRANSACTION_BYTES;
-use common::wire::{Heartbeat, Position, SecondaryHealth};
+use common::wire::{Heard, Heartbeat, Position, SecondaryHealth};
 use log::{info, warn};
 
 use crate::health::Health;
@@ -39,41 +41,71 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Starts the heartbeats, every `interval`. They end when nobody else holds the replication.
 /// Fails when a thread cannot be started.
 pub fn start_heartbeats(replication: &Arc<Replication>, interval: Duration) -> io::Result<()> {
-    for (line, url) in replication.urls().iter().enumerate() {
-        let (client, replication) =
-            (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
-        thread::Builder::new()
-            .name("heartbeat".into())
-            .spawn(move || beat(&replication, line, &client, interval))?;
-    }
+    let start = |(line, url): (LineId, &String)| {
+        let (client, theirs) = (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
+        let thread = thread::Builder::new().name("heartbeat".into());
+        let beating = thread.spawn(move || beat(&theirs, line, &client, interval))?;
+        Ok(beating.thread().clone())
+    };
+    let threads = replication.urls().iter().enumerate().map(start).collect::<io::Result<_>>()?;
+    replication.rounds.set_threads(threads);
     Ok(())
 }
 
 fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval: Duration) {
-    while let Some(replication) = replication.upgrade() {
-        let (number, heartbeat) = replication.heartbeat(line);
-        replication.observe(line, number, ask(client, &heartbeat));
-        drop(replication);
-        thread::sleep(interval);
+    let mut due = Instant::now();
+    while let Some(master) = replication.upgrade() {
+        let (number, heartbeat) = master.heartbeat(line);
+        let answer = ask(client, &heartbeat);
+        let followed = answer.as_ref().is_ok_and(|it| it.as_ref().is_some_and(|it| it.followed));
+        let is_due = Instant::now() >= due;
+        // One that was asked for in between and is not answered says nothing about the health,
+        // which counts intervals.
+        if is_due || answer.is_ok() {
+            master.observe(line, number, answer.map(|it| it.map(|it| it.position)));
+        }
+        if is_due {
+            due = Instant::now() + interval;
+        }
+        drop(master);
+        rest(replication, number, followed.then_some(heartbeat.committed_seq), due);
+    }
+}
+
+/// Returns when a heartbeat is due, or a confirmed read asks for one that begins after the one of
+/// this number, or more is committed than was `told` to a secondary that somebody follows.
+fn rest(replication: &Weak<Replication>, number: u64, told: Option<Seq>, due: Instant) {
+    let gathered = Instant::now() + GATHER;
+    while let Some(master) = replication.upgrade() {
+        let now = Instant::now();
+        let more = told.is_some_and(|told| master.bells.of(true).has_reached(told.0 + 1));
+        if now >= due || (more && now >= gathered) || master.rounds.wants_after(number) {
+            return;
+        }
+        drop(master);
+        let left = due - now;
+        thread::park_timeout(if told.is_some() { left.min(GATHER) } else { left });
     }
 }
 
 /// Asks a secondary where it stands. An original answers, but without a position.
 /// The error says why there is no answer, in words.
-pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Position>, String> {
+pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Heard>, String> {
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
     match (answer.status, serde_json::from_slice(&answer.body)) {
-        (200, Ok(position)) => Ok(Some(position)),
+        (200, Ok(heard)) => Ok(Some(heard)),
         (404 | 405, _) => ask_original(client),
         (status, _) => Err(format!("answered {status} to a heartbeat")),
     }
 }
 
-fn ask_original(client: &Client) -> Result<Option<Position>, String> {
+fn ask_original(client: &Client) -> Result<Option<Heard>, String> {
     let answer = client.get("/health").map_err(|error| error.to_string())?;
     match serde_json::from_slice::<SecondaryHealth>(&answer.body) {
-        Ok(health) if answer.status == 200 => Ok(health.position),
+        Ok(health) if answer.status == 200 => {
+            Ok(health.position.map(|position| Heard { position, followed: false }))
+        }
         _ => Err(format!("answered {} to GET /health", answer.status)),
     }
 }
@@ -129,7 +161,7 @@ impl Replication {
             Ok(()) => state.lines.settle_disk(batch.last()),
             Err(error) => state.fail_disk(error),
         }
-        self.bell.ring(state.lines.stored_seq());
+        self.ring(&state.lines);
         wake(state, self.clients.len());
     }
 
@@ -175,6 +207,8 @@ impl Replication {
             lines.note_error(line, error);
         }
         timeline.acked(lines, now);
+        self.ring(lines);
+        self.rounds.answered.ring(lines.answered_number());
         self.log_change(lines, line, was_failing);
         let is_back =
             changed == Some(Health::Healthy) && lines.secondaries()[line].recognises_repeats();

@@ -11,6 +11,7 @@
 //! | [`bodies`] | the bodies that clients send and read |
 //! | [`calls`] | a call, and what its answer changes |
 //! | [`couriers`] | the same without a client: retries, catch-up, heartbeats, the master's own disk |
+//! | [`confirmed`] | reads that are never stale |
 //! | [`recovery`] | how a reign begins: with the log of the secondaries |
 //! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
 //! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
@@ -23,6 +24,7 @@
 pub mod bodies;
 pub mod calls;
 pub mod concern;
+pub mod confirmed;
 pub mod couriers;
 pub mod directory;
 pub mod events;

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Recovers in the background, so that reads are served meanwhile.
+/// Recovers in the background: meanwhile the node answers, and says that it recovers.
 fn begin(node: &NodeSettings, settings: &Settings) -> io::Result<Routes> {
     let disk = node::open_store(node, Role::Master)?;
     let epoch = disk.as_ref().map_or(Epoch::default(), |disk| disk.epoch);

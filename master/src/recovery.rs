@@ -11,7 +11,7 @@
 //!
 //! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; a secondary may not answer in
 //! time. Entries that it alone holds are then missing from the new log, and it will be found
-//! diverged. Writes wait meanwhile; reads do not.
+//! diverged. Writes wait meanwhile; reads are refused.
 
 use std::sync::Arc;
 use std::thread::{self, Thread};
@@ -196,7 +196,7 @@ fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Found {
     let nothing = Heartbeat { epoch, ..Heartbeat::default() };
     loop {
         match ask(&client, &nothing) {
-            Ok(Some(position)) => return Found::Ours(position),
+            Ok(Some(heard)) => return Found::Ours(heard.position),
             Ok(None) => return Found::Original,
             Err(error) if Instant::now() + ASK_INTERVAL >= deadline => {
                 warn!("began without a secondary secondary={url} error={error:?}");
@@ -284,7 +284,8 @@ impl Replication {
         let asleep = |thread| Courier { thread, sleeps_until: When::Blocked, out_with: None };
         state.couriers = couriers.into_iter().map(asleep).collect();
         state.recovering = false;
-        self.bell.ring(state.lines.stored_seq());
+        self.ring(&state.lines);
+        self.rounds.answered.ring(state.lines.answered_number());
         wake_couriers(state, Instant::now());
         self.begun.notify_all();
     }

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::entries::{Draft, Log, Seq};
-use common::follow::{Bell, Source};
+use common::follow::{Bells, Source, unreadable};
+use common::http::Response;
 use common::locked::locked;
 use common::store::{Opened, Store, StoreError};
 use log::error;
 
 use crate::bodies::SecondaryStatus;
 use crate::concern::Concern;
+use crate::confirmed::{CONFIRM_TIMEOUT, Rounds};
 use crate::health::Thresholds;
 use crate::lines::{Call, Line, Lines, When};
 use crate::metrics::Metrics;
@@ -54,7 +56,8 @@ pub struct Replication {
     pub(crate) options: Arc<Options>,
     /// What is counted and measured.
     pub metrics: Metrics,
-    pub(crate) bell: Bell,
+    pub(crate) bells: Bells,
+    pub(crate) rounds: Rounds,
 }
 
 /// The state that the lock protects.
@@ -95,8 +98,8 @@ impl Replication {
             None => (Log::new(options.idempotency_keys), None),
             Some(Opened { log, store, .. }) => (log, Some(store)),
         };
-        let (bell, last) = (Bell::default(), log.last_seq());
-        bell.ring(last);
+        let (bells, last) = (Bells::default(), log.last_seq());
+        bells.ring(last, Seq::NONE);
         let on_disk = store.as_ref().map(|_| last);
         let lines = Lines::new(&options.secondaries, options.thresholds, on_disk, Instant::now());
         let options = Arc::new(options);
@@ -114,13 +117,18 @@ impl Replication {
         let client = |url: &String| Client::new(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
         let metrics = Metrics::new(options.secondaries.len());
-        let (state, begun) = (Mutex::new(state), Condvar::new());
-        Replication { state, begun, store, clients, options, metrics, bell }
+        let (state, begun, rounds) = (Mutex::new(state), Condvar::new(), Rounds::default());
+        Replication { state, begun, store, clients, options, metrics, bells, rounds }
     }
 
     /// The state, locked; keep it short.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         locked(&self.state)
+    }
+
+    /// Wakes those who wait for an entry that can be read now.
+    pub(crate) fn ring(&self, lines: &Lines) {
+        self.bells.ring(lines.stored_seq(), lines.committed_seq());
     }
 
     /// The base URLs of the secondaries.
@@ -140,8 +148,16 @@ impl Source for Replication {
         read(&state.log, state.lines.stored_seq(), state.lines.committed_seq())
     }
 
-    fn bell(&self) -> &Bell {
-        &self.bell
+    fn bells(&self) -> &Bells {
+        &self.bells
+    }
+
+    fn hidden(&self) -> Option<String> {
+        self.lock().hides_log()
+    }
+
+    fn confirm(&self) -> Result<Seq, Response> {
+        self.confirm_within(CONFIRM_TIMEOUT).map_err(|why| unreadable(&why))
     }
 }
 
@@ -178,6 +194,17 @@ impl State {
         }
         let (quorum, reachable) = (self.options.quorum?, self.lines.reachable());
         (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
+    }
+
+    /// Why the log must not be read as if it were current; `None` when it may be.
+    pub fn hides_log(&self) -> Option<String> {
+        if self.recovering {
+            return Some("recovering".into());
+        }
+        match self.read_only()? {
+            why @ (ReadOnly::Fenced(_) | ReadOnly::Barred(_)) => Some(why.to_string()),
+            ReadOnly::NoQuorum { .. } | ReadOnly::DiskFailed(_) => None,
+        }
     }
 
     /// Appends an entry, unless its idempotency key is known. Returns its place, and whether it was

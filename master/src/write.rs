@@ -66,7 +66,7 @@ impl Replication {
             self.metrics.appends.fetch_add(1, Relaxed);
             let w = concern.acks_needed(lines.secondaries().len()) + 1;
             timeline.appended(seq, w, lines.secondaries().len(), since);
-            self.bell.ring(lines.stored_seq());
+            self.ring(lines);
         }
         let deadline = match concern {
             // A call that is made at once ends before this, with a reason of its own.

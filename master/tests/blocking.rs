@@ -84,6 +84,7 @@ fn reads_are_fast_while_a_post_blocks() {
     let cluster = Cluster::start(&[&[], &[("DELAY_MS", "2000")]], &[]);
     let [fast, slow] = [0, 1].map(|number| &cluster.secondaries[number]);
     let answered = AtomicBool::new(false);
+    cluster.wait_until_ready();
     thread::scope(|scope| {
         scope.spawn(|| {
             let answer = cluster.master.post_message("slow");

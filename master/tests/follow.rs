@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,13 @@ use support::history::Dice;
 use support::node::Node;
 use support::{SOON, unique, wait_until};
 
-/// Puts so many entries of 100 bytes into a secondary.
-fn fill(secondary: &Node, count: usize) {
-    for first in (0..count).step_by(10_000) {
-        let entries: Vec<String> =
-            (first..count.min(first + 10_000)).map(|n| format!("{n:0100}")).collect();
+/// Puts committed entries of 100 bytes into a secondary: after the first `held` up to `last`.
+fn fill(secondary: &Node, held: usize, last: usize) {
+    for first in (held..last).step_by(5_000) {
+        let until = last.min(first + 5_000);
+        let entries: Vec<String> = (first..until).map(|n| format!("{n:0100}")).collect();
         let body = json!({ "epoch": 1, "prev_epoch": u8::from(first > 0), "entry_epoch": 1,
-            "seq": first + 1, "entries": entries });
+            "seq": first + 1, "committed_seq": until, "entries": entries });
         let answer = secondary.send("POST", "/replicate", &body.to_string());
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
@@ -37,7 +38,7 @@ fn a_follower_sees_each_entry_once_across_reconnects() {
     // Goal: of 100 000 entries the ids ascend without a gap, wherever the connection is broken, 20
     // times, while the log grows.
     let secondary = Node::secondary(&[]);
-    fill(&secondary, 60_000);
+    fill(&secondary, 0, 60_000);
     let mut dice = Dice::new(7);
     let breaks: Vec<u64> = (0..20).map(|_| 1 + dice.below(99_998)).collect();
     let (mut seen, mut connections) = (0, 0);
@@ -49,15 +50,7 @@ fn a_follower_sees_each_entry_once_across_reconnects() {
             let mut events = secondary.connect().follow("/messages/stream", headers).unwrap();
             connections += 1;
             if connections == 3 {
-                scope.spawn(|| {
-                    let more: Vec<String> =
-                        (60_000..100_000).map(|n| format!("{n:0100}")).collect();
-                    for (n, piece) in more.chunks(5_000).enumerate() {
-                        let body = json!({ "epoch": 1, "prev_epoch": 1, "entry_epoch": 1,
-                            "seq": 60_001 + n * 5_000, "entries": piece });
-                        secondary.send("POST", "/replicate", &body.to_string());
-                    }
-                });
+                scope.spawn(|| fill(secondary, 60_000, 100_000));
             }
             while seen < 100_000 {
                 let (id, data) = events.next().unwrap();
@@ -89,7 +82,7 @@ fn a_stream_begins_where_it_is_told_to() {
             assert_eq!(events.next().unwrap().0, Some(seq), "{path} {headers:?}");
         }
     }
-    for path in ["?from=0", "?from=x", "?limit=3", "?committed=true", "?from=1&wait=1"] {
+    for path in ["?from=0", "?from=x", "?limit=3", "?confirmed=true", "?from=1&wait=1"] {
         assert_eq!(cluster.master.get(&format!("/messages/stream{path}")).status, 400, "{path}");
     }
     let id =
@@ -108,6 +101,8 @@ fn a_long_poll_ends_with_entry_or_timeout() {
     cluster.post("a");
     let there = cluster.master.get("/messages?from=1&wait=60000");
     assert_eq!(there.seen(), (200, r#"{"messages":["a"],"from":1,"last_seq":1}"#));
+    let told = cluster.secondaries[0].get("/messages?from=1&wait=60000");
+    assert_eq!(told.seen(), there.seen());
     let over = cluster.secondaries[0].get("/messages?from=2&wait=100");
     assert_eq!(over.seen(), (200, r#"{"messages":[],"from":2,"last_seq":1}"#));
     assert!(over.took >= Duration::from_millis(100), "{:?}", over.took);
@@ -128,6 +123,77 @@ fn a_long_poll_ends_with_entry_or_timeout() {
         }
     });
     assert_eq!(cluster.master.get("/messages?wait=1").status, 400);
+}
+
+#[test]
+fn a_stream_shows_only_what_is_committed() {
+    // Goal: an entry that the master alone holds is shown to those who ask for all, and to the
+    // others when a quorum holds it.
+    let cluster = Cluster::start(&[&[], &[]], &[("HEARTBEAT_MS", "50")]);
+    let master = &cluster.master;
+    cluster.post("a");
+    cluster.secondaries.iter().for_each(Node::freeze);
+    assert_eq!(master.send("POST", "/messages", r#"{"msg":"b","w":1}"#).status, 201);
+    let mut all = master.connect().follow("/messages/stream?from=2&committed=false", &[]).unwrap();
+    assert_eq!(all.next().unwrap().0, Some(2));
+    let all = master.get("/messages?from=2&wait=60000&committed=false");
+    assert_eq!(all.seen(), (200, r#"{"messages":["b"],"from":2,"last_seq":2}"#));
+    let thawed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let followers = ["?from=2", "?from=2&committed=true"].map(|query| {
+            let path = format!("/messages/stream{query}");
+            let mut events = master.connect().follow(&path, &[]).unwrap();
+            let thawed = &thawed;
+            scope.spawn(move || (events.next().unwrap().0, thawed.load(SeqCst)))
+        });
+        let none = master.get("/messages?from=2&wait=300");
+        assert_eq!(none.seen(), (200, r#"{"messages":[],"from":2,"last_seq":1}"#));
+        thawed.store(true, SeqCst);
+        cluster.secondaries.iter().for_each(Node::thaw);
+        for follower in followers {
+            assert_eq!(follower.join().unwrap(), (Some(2), true), "shown before it was committed");
+        }
+    });
+}
+
+#[test]
+fn followers_hear_of_commits_by_every_way() {
+    // Goal: without a heartbeat an acknowledged call tells the master, and the next call a
+    // secondary; where a call's answer is lost, a heartbeat tells the master.
+    let seldom = [("HEARTBEAT_MS", "60000")];
+    let cluster = Cluster::start(&[&[]], &seldom);
+    let shown = |node: &Node| {
+        let answer = node.get("/messages?from=1&wait=30000");
+        assert_eq!(answer.messages().first().map(String::as_str), Some("a"));
+        assert!(answer.took < SOON, "{:?}", answer.took);
+    };
+    cluster.post("a");
+    shown(&cluster.master);
+    cluster.post("b");
+    shown(&cluster.secondaries[0]);
+    let often = [("HEARTBEAT_MS", "50")];
+    let cluster = Cluster::start(&[&[("CHAOS", "1")]], &often);
+    let lost = cluster.secondaries[0].send("PUT", "/chaos", r#"{"error_after_store":1.0}"#);
+    assert_eq!(lost.status, 200);
+    assert_eq!(cluster.master.post_message("a").status, 502);
+    shown(&cluster.master);
+}
+
+#[test]
+fn a_followed_secondary_is_told_at_once() {
+    // Goal: once the master knows that somebody follows a secondary, no commit waits for the next
+    // heartbeat or call.
+    let interval = Duration::from_secs(2);
+    let cluster = Cluster::start(&[&[]], &[("HEARTBEAT_MS", "2000")]);
+    let mut events = cluster.secondaries[0].connect().follow("/messages/stream", &[]).unwrap();
+    cluster.post("a");
+    assert_eq!(events.next().unwrap().0, Some(1));
+    for seq in 2..=4 {
+        let start = Instant::now();
+        cluster.post("b");
+        assert_eq!(events.next().unwrap().0, Some(seq));
+        assert!(start.elapsed() < interval / 2, "{:?}", start.elapsed());
+    }
 }
 
 #[test]
@@ -152,6 +218,7 @@ fn a_follower_that_does_not_read_is_dropped() {
     // Goal: 40 MB are written past a follower that reads nothing, and no POST waits for it.
     let timeout = Duration::from_secs(4);
     let cluster = Cluster::start(&[&[]], &[("READ_TIMEOUT_MS", "4000")]);
+    cluster.wait_until_ready();
     let deaf = cluster.master.connect().follow("/messages/stream", &[]).unwrap();
     let message = "x".repeat(500_000);
     let mut connection = cluster.master.connect();

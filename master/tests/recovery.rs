@@ -63,7 +63,8 @@ fn a_master_restarted_under_load_loses_nothing() {
 
 #[test]
 fn a_starting_master_holds_writes_back() {
-    // Goal: while a secondary has not answered, POSTs wait, reads are served and /ready says why.
+    // Goal: while a secondary has not answered, POSTs wait, reads are refused, for the log may be
+    // old or empty, and /ready says why.
     let mut cluster = Cluster::start(&[&[], &[]], &[("RECOVERY_TIMEOUT_MS", "1500")]);
     cluster.post("m1");
     cluster.master.kill();
@@ -71,20 +72,34 @@ fn a_starting_master_holds_writes_back() {
     cluster.master.restart();
     let ready = cluster.master.get("/ready");
     assert_eq!((ready.status, &ready.json()["reason"]), (503, &json!("recovering")));
-    assert_eq!(cluster.master.get("/messages").status, 200);
+    let hidden = r#"{"error":"The log cannot be read now: recovering"}"#;
+    let queries =
+        ["", "?confirmed=true", "?from=1&wait=60000", "?committed=false", "/1", "/stream"];
+    for query in queries {
+        let answer = cluster.master.get(&format!("/messages{query}"));
+        assert_eq!(answer.seen(), (503, hidden), "{query}");
+        assert_eq!(answer.header("Retry-After"), Some("1"), "{query}");
+    }
+    for path in ["/", "/health", "/metrics", "/openapi.json"] {
+        assert_eq!(cluster.master.get(path).status, 200, "{path}");
+    }
     let answer = cluster.master.send("POST", "/messages", r#"{"msg":"m2","w":2,"wtimeout":5000}"#);
     assert_eq!((answer.status, &answer.json()["seq"]), (201, &json!(2)), "{}", answer.text());
     assert!(answer.took >= Duration::from_millis(500), "it did not wait: {:?}", answer.took);
     cluster.secondaries[1].thaw();
     assert_eq!(cluster.wait_until_equal(SOON).0, ["m1", "m2"]);
     assert_eq!(cluster.master.get("/ready").status, 200);
+    assert_eq!(cluster.master.get("/messages?confirmed=true").messages(), ["m1", "m2"]);
 }
 
 #[test]
 fn a_second_master_fences_the_first() {
-    // Goal: the second adopts the log and begins a greater epoch; the first becomes read-only.
+    // Goal: the second adopts the log and begins a greater epoch; the first becomes read-only, ends
+    // its streams, and serves no log as if it were current.
     let cluster = Cluster::start(&[&[], &[]], PATIENT);
     cluster.post("m1");
+    let mut followed = cluster.master.connect().follow("/messages/stream", &[]).unwrap();
+    assert_eq!(followed.next().unwrap().0, Some(1));
     let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let second = Node::master(&urls, PATIENT);
@@ -98,7 +113,13 @@ fn a_second_master_fences_the_first() {
     let body = refused.json();
     assert_eq!((refused.status, &body["stored"]), (503, &json!(false)), "{body}");
     assert_eq!(cluster.master.get("/ready").status, 503);
-    assert_eq!(cluster.master.log(), ["m1"]);
+    assert!(followed.next().is_err(), "the stream goes on");
+    for path in ["/messages", "/messages/1", "/messages/stream", "/messages?from=1&wait=60000"] {
+        let answer = cluster.master.get(path);
+        let error = answer.json()["error"].to_string();
+        assert_eq!(answer.status, 503, "{path}: {error}");
+        assert!(error.contains("has begun: another master reigns"), "{path}: {error}");
+    }
     assert_eq!(second.log(), ["m1", "m2"]);
 }
 

@@ -122,6 +122,7 @@ fn a_stopping_node_refuses_new_requests() {
     // the log; the request that was there before is not disturbed by that.
     let mut cluster = Cluster::start(&[&[("DELAY_MS", "2500")]], &[]);
     let [mut early, mut late] = [cluster.master.connect(), cluster.master.connect()];
+    cluster.wait_until_ready();
     assert_eq!(late.send("GET", "/messages", "").status, 200);
     thread::scope(|scope| {
         let post = scope.spawn(move || early.post_message("early"));

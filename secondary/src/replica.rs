@@ -32,7 +32,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Message, NotAccepted, Seq};
-use common::follow::{Bell, Source};
+use common::follow::{Bells, Source};
 use common::locked::locked;
 use common::logging::excerpt;
 use common::random::random;
@@ -76,7 +76,7 @@ pub struct Replica {
     written: Condvar,
     store: Option<Store>,
     /// Rung when there is more to be read.
-    bell: Bell,
+    bells: Bells,
     /// The most bytes that the messages may take.
     max_log_bytes: u64,
 }
@@ -103,6 +103,8 @@ struct State {
     heartbeat: Option<Heartbeat>,
     /// Up to this entry the copy is known to be a prefix of the log of the master of `epoch`.
     verified: Seq,
+    /// The last entry that a quorum has held, as the master of `epoch` told.
+    told: Seq,
     /// The last entry known to be held by a quorum, whoever reigns.
     committed: Seq,
     /// Entries accepted since the start.
@@ -121,10 +123,10 @@ impl Replica {
         };
         let (stored, instance) = (log.last_seq(), format!("{:016x}", random()));
         let state = State { log, stored, epoch, stored_epoch: epoch, instance, ..State::default() };
-        let bell = Bell::default();
-        bell.ring(stored);
+        let bells = Bells::default();
+        bells.ring(stored, Seq::NONE);
         let (state, grown, written) = (Mutex::new(state), Condvar::new(), Condvar::new());
-        Replica { state, grown, written, store, bell, max_log_bytes }
+        Replica { state, grown, written, store, bells, max_log_bytes }
     }
 
     /// The most bytes that the messages may take.
@@ -171,7 +173,8 @@ impl Replica {
             state.heartbeat = Some(heartbeat);
             let committed = heartbeat.committed_seq;
             let held = state.holds(committed, heartbeat.committed_epoch);
-            state.verify(if held { committed } else { Seq::NONE });
+            state.verify(if held { committed } else { Seq::NONE }, committed);
+            self.ring(&state);
         }
         // An epoch that is on the disk needs no write: the answer comes after a failure too.
         if heartbeat.epoch > state.stored_epoch {
@@ -223,7 +226,10 @@ impl Replica {
         state.accepted += new;
         self.grown.notify_all();
         let seq = call.last();
-        let position = self.persist(state, seq)?.position();
+        let state = self.persist(state, seq)?;
+        self.ring(&state);
+        let position = state.position();
+        drop(state);
         let duplicate = new == 0 && !call.drafts.is_empty();
         debug!("acknowledged seq={seq} duplicate={duplicate}");
         let (status, idx) = ("ok".into(), seq.previous().0);
@@ -269,8 +275,12 @@ impl Replica {
             last = batch.last();
         }
         (state.stored, state.stored_epoch) = (last, epoch);
-        self.bell.ring(last);
+        self.ring(&state);
         state
+    }
+
+    fn ring(&self, state: &State) {
+        self.bells.ring(state.stored, state.committed_seq());
     }
 
     fn lock(&self) -> Guard<'_> {
@@ -281,11 +291,11 @@ impl Replica {
 impl Source for Replica {
     fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
         let state = self.lock();
-        read(&state.log, state.stored, state.committed.min(state.stored))
+        read(&state.log, state.stored, state.committed_seq())
     }
 
-    fn bell(&self) -> &Bell {
-        &self.bell
+    fn bells(&self) -> &Bells {
+        &self.bells
     }
 }
 
@@ -313,7 +323,13 @@ impl State {
     fn enter(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
+            self.told = Seq::NONE;
         }
+    }
+
+    /// The last entry that can be shown as committed.
+    fn committed_seq(&self) -> Seq {
+        self.committed.min(self.stored)
     }
 
     /// Whether this entry of the master's is held. Two entries at one place are the same when their
@@ -323,11 +339,12 @@ impl State {
         named && self.log.epoch_of(seq) == epoch
     }
 
-    /// Records that the copy is a prefix of the master's log up to this entry.
-    fn verify(&mut self, seq: Seq) {
+    /// Records that the copy is a prefix of the master's log up to `seq`, and that a quorum has
+    /// held the entries up to `committed`.
+    fn verify(&mut self, seq: Seq, committed: Seq) {
         self.verified = self.verified.max(seq);
-        let told = self.heartbeat.map_or(Seq::NONE, |heartbeat| heartbeat.committed_seq);
-        self.committed = self.committed.max(told.min(self.verified));
+        self.told = self.told.max(committed);
+        self.committed = self.committed.max(self.told.min(self.verified));
     }
 
     /// Whether the entries before this call are missing and on their way. Nothing is on its way if
@@ -360,7 +377,7 @@ impl State {
         match self.log.accept(call.epoch, call.first, &call.drafts) {
             Ok(new) => {
                 log_accepted(call, new);
-                self.verify(call.last());
+                self.verify(call.last(), call.committed);
                 Ok(new)
             }
             Err(NotAccepted::Diverged(seq)) => Err(self.refuse_diverged(seq)),
@@ -519,6 +536,34 @@ mod tests {
         assert_eq!(committed_after(&replica, 6, 7, 6), 4);
         assert_eq!(send(r#"{"epoch":6,"seq":5,"prev_epoch":5,"msg":"x"}"#), "Diverged 5");
         assert_eq!(replica.read(|_, _, committed| committed.0), 4);
+    }
+
+    #[test]
+    fn a_call_tells_what_is_committed() {
+        // Goal: the bell rings at once for those who wait for it, whatever the call carries.
+        let replica = Replica::new(None, 9, u64::MAX);
+        let is_committed = |seq| replica.bells().of(true).has_reached(seq);
+        let send = |json: &str| line(&replica, json);
+        assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
+        assert!(replica.bells().of(false).has_reached(3) && !is_committed(1));
+        let told = r#"{"epoch":5,"seq":3,"prev_epoch":5,"committed_seq":2,"msg":"c"}"#;
+        assert_eq!(send(told), "duplicate 3");
+        assert!(is_committed(2) && !is_committed(3));
+        let told = r#"{"epoch":5,"seq":4,"prev_epoch":5,"committed_seq":9,"msg":"d"}"#;
+        assert_eq!(send(told), "ok 4 of 4");
+        assert!(is_committed(4) && !is_committed(5), "no more than it holds");
+        let stale = r#"{"epoch":4,"seq":5,"prev_epoch":5,"committed_seq":9,"msg":"e"}"#;
+        assert_eq!(send(stale), "StaleEpoch 4");
+        assert_eq!(committed_after(&replica, 6, 4, 5), 4, "what is committed stays so");
+    }
+
+    #[test]
+    fn a_heartbeat_rings_for_what_is_committed() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(line(&replica, r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
+        committed_after(&replica, 5, 1, 5);
+        let bell = replica.bells().of(true);
+        assert!(bell.has_reached(1) && !bell.has_reached(2));
     }
 
     #[test]

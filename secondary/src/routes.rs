@@ -11,7 +11,7 @@ use common::metrics::Counts;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
-use common::wire::{self, EXPECTED_MSG, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
+use common::wire::{self, EXPECTED_MSG, Heard, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
 use serde_json::json;
 
 use crate::faults::FaultInjector;
@@ -103,7 +103,8 @@ impl Routes {
             if from > last {
                 return reading::no_entry();
             }
-            let (body, _) = wire::replicate_body(log, Epoch::default(), Seq::NONE, from, last);
+            let (epoch, none) = (Epoch::default(), Seq::NONE);
+            let (body, _) = wire::replicate_body(log, epoch, none, none, from, last);
             Response::text(200, "application/json", body)
         })
     }
@@ -111,7 +112,10 @@ impl Routes {
     fn heartbeat(&self, body: &[u8]) -> Response {
         match read_object::<Heartbeat>(body) {
             Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
-                Ok(position) => Response::json(200, &position),
+                Ok(position) => {
+                    let followed = self.followers.count() > 0;
+                    Response::json(200, &Heard { position, followed })
+                }
                 Err(error) => disk_failed(&error),
             },
             _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),

@@ -74,6 +74,8 @@ pub struct Line {
     /// The secondary's log is not a prefix of the master's.
     diverged: bool,
     heartbeats: Heartbeats,
+    /// The number of the last heartbeat that was answered in the epoch of this reign.
+    answered: u64,
     /// The number of calls that failed in a row.
     failures: u32,
     /// The end of the pause after a failure.
@@ -95,6 +97,7 @@ impl Line {
             last_error: None,
             diverged: false,
             heartbeats: Heartbeats::new(thresholds),
+            answered: 0,
             failures: 0,
             retry_at: None,
             behind_since: None,
@@ -160,6 +163,16 @@ impl Line {
         self.heartbeats.health()
     }
 
+    /// The number of the last heartbeat that was answered in the epoch of this reign.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// The heartbeat of this number was answered in the epoch of this reign.
+    pub(super) fn note_answer(&mut self, number: u64) {
+        self.answered = self.answered.max(number);
+    }
+
     /// A heartbeat was answered, or was not; returns the new health if it has changed.
     pub(super) fn beat(&mut self, answered: bool) -> Option<Health> {
         let before = self.health();
@@ -217,13 +230,14 @@ impl Line {
         id: LineId,
         number: u64,
         epoch: Epoch,
+        committed: Seq,
         log: &Log,
         now: Instant,
     ) -> Call {
         let first = self.next;
         // A secondary that may be an original gets one entry, in the original's form.
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
-        let (body, last) = replicate_body(log, epoch, self.acked, first, until);
+        let (body, last) = replicate_body(log, epoch, self.acked, committed, first, until);
         self.next = last.next();
         self.calls_made += 1;
         self.calls.push(InFlight { number, first, since: now, lost: false });

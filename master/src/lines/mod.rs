@@ -141,6 +141,8 @@ pub struct Lines {
     /// Full batches; only for a log on disk, for in memory a batch costs too little.
     gather: Option<Gather>,
     epoch: Epoch,
+    /// The last entry of the log when the reign began: former masters may have committed it.
+    reign_start: Seq,
     last_number: u64,
     /// The last entry of the log.
     last: Seq,
@@ -166,6 +168,7 @@ impl Lines {
             disk: on_disk.map(Disk::new),
             gather: on_disk.map(|_| Gather::new(now)),
             epoch: Epoch::default(),
+            reign_start: Seq::NONE,
             last_number: 0,
             last: on_disk.unwrap_or_default(),
             committed: Seq::NONE,
@@ -177,7 +180,7 @@ impl Lines {
     /// Begins the reign of this epoch over this log.
     pub fn begin_reign(&mut self, epoch: Epoch, log: &Log, found: &[Found], now: Instant) {
         assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
-        (self.epoch, self.last) = (epoch, log.last_seq());
+        (self.epoch, self.last, self.reign_start) = (epoch, log.last_seq(), log.last_seq());
         for (id, found) in found.iter().enumerate() {
             self.secondaries[id].begin_reign(self.last, found);
             if let Found::Ours(position) = found {
@@ -186,6 +189,8 @@ impl Lines {
                 let _ = self.observe(id, number, position, log, now);
             }
         }
+        // Where the master alone is a quorum, nobody else tells.
+        self.commit();
     }
 
     /// An entry was appended.
@@ -240,6 +245,19 @@ impl Lines {
         let mut held: Vec<u64> = self.secondaries.iter().map(|line| line.acked_seq().0).collect();
         held.push(self.stored_seq().0);
         self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
+    }
+
+    /// The last entry that was there when the reign began.
+    pub fn reign_start(&self) -> Seq {
+        self.reign_start
+    }
+
+    /// A quorum has answered heartbeats of this number or a greater one in the epoch of this reign,
+    /// the master included: when the first of those was sent, nobody else reigned.
+    pub fn answered_number(&self) -> u64 {
+        let mut answered: Vec<u64> = self.secondaries.iter().map(Line::answered).collect();
+        answered.push(u64::MAX);
+        concern::committed(answered, self.quorum)
     }
 
     /// A heartbeat was answered, or was not; returns the new health if it has changed.
@@ -350,9 +368,9 @@ impl Lines {
         if !self.is_claimable(id, seq, urgent, now) {
             return None;
         }
-        let (number, epoch) = (self.next_number(), self.epoch);
+        let (number, epoch, committed) = (self.next_number(), self.epoch, self.committed);
         self.gather.iter_mut().for_each(Gather::left);
-        Some(self.secondaries[id].begin_call(id, number, epoch, log, now))
+        Some(self.secondaries[id].begin_call(id, number, epoch, committed, log, now))
     }
 
     /// Settles a call: returns a failure if the entries were not taken. `random` spreads the pause
@@ -396,6 +414,9 @@ impl Lines {
         now: Instant,
     ) -> Result<(), String> {
         self.hear_of(position.epoch);
+        if position.epoch == self.epoch {
+            self.secondaries[id].note_answer(number);
+        }
         let observed = self.secondaries[id].observe(number, position, log, now);
         self.commit();
         observed

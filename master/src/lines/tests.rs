@@ -665,3 +665,18 @@ fn committed_entries_stay_committed() {
     world.step("beat 2 0");
     assert_eq!(world.lines.committed_seq(), Seq(3));
 }
+
+#[test]
+fn heartbeats_confirm_in_the_own_epoch_only() {
+    let mut world = Script::of(2, false);
+    let mut answer = |line, number, epoch| {
+        let position = Position { epoch: Epoch(epoch), ..world.position(1, 0) };
+        world.lines.observe(line, number, &position, &world.log, world.now).unwrap();
+        world.lines.answered_number()
+    };
+    assert_eq!(answer(0, 3, REIGN.0 - 1), 0);
+    assert_eq!(answer(0, 4, REIGN.0), 4, "two of three are a quorum");
+    assert_eq!(answer(1, 6, REIGN.0), 6);
+    assert_eq!(answer(1, 5, REIGN.0), 6, "late");
+    assert_eq!(answer(0, 8, REIGN.0 + 1), 6);
+}

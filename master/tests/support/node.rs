@@ -182,9 +182,13 @@ impl Node {
         self.connect().post_message(message)
     }
 
-    /// Its log, as `GET /messages` shows it.
+    /// Its log, as `GET /messages` shows it; a master shows none while it recovers.
     pub fn log(&self) -> Vec<String> {
-        self.get("/messages").messages()
+        let answer = wait_until("readable", SOON, || match self.get("/messages") {
+            answer if answer.status == 503 => Err(answer.text().to_string()),
+            answer => Ok(answer),
+        });
+        answer.messages()
     }
 
     /// What `GET /health` says.
