@@ -2,7 +2,8 @@
 
 use common::entries::{Draft, Epoch, Log, Message, Seq};
 use common::reading::messages_object;
-use common::wire::replicate_body;
+use common::reign::{MasterId, Reign};
+use common::wire::{Caller, replicate_body};
 use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 
 const EPOCH: Epoch = Epoch(1);
@@ -54,9 +55,11 @@ fn message_from_json(bencher: Bencher) {
 fn encode_call(bencher: Bencher, entries: u64) {
     let log = filled();
     let acked = Seq(ENTRIES - entries);
+    let reign = Reign { epoch: EPOCH, master: MasterId::draw() };
+    let caller = Caller { reign, reign_start: Seq(0), acked, committed: acked };
     bencher
         .counter(ItemsCount::new(entries))
-        .bench(|| replicate_body(&log, EPOCH, acked, acked, acked.next(), log.last_seq()));
+        .bench(|| replicate_body(&log, caller, acked.next(), log.last_seq()));
 }
 
 /// What a secondary does with as many.

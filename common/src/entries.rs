@@ -5,7 +5,8 @@
 //!
 //! A log can grow in two ways. A master *appends*: the entry gets the next place. A secondary
 //! *accepts* entries that have their places already: a gap is refused, and so is an entry that
-//! differs from the one held at its place. Nothing is ever overwritten or removed.
+//! differs from the one held at its place. Nothing is ever overwritten. Entries at the end that no
+//! majority holds can be *dropped*, when a new master's log does not have them.
 //!
 //! A message becomes JSON text once, when it arrives. The log keeps this text in **segments**:
 //! entry behind entry, separated by commas. So a range of the log is already the inside of a JSON
@@ -103,7 +104,7 @@ impl From<Message> for Draft {
 }
 
 /// The idempotency keys of the last `most` entries that have one.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Keys {
     most: usize,
     by_key: HashMap<Arc<str>, Seq>,
@@ -111,6 +112,15 @@ struct Keys {
 }
 
 impl Keys {
+    /// Forgets the keys of the entries from this one on.
+    fn drop_from(&mut self, first: Seq) {
+        for (seq, key) in self.by_seq.split_off(&first) {
+            if self.by_key.get(&key) == Some(&seq) {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+
     fn insert(&mut self, seq: Seq, key: Arc<str>) {
         self.by_key.insert(Arc::clone(&key), seq);
         self.by_seq.insert(seq, key);
@@ -143,6 +153,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The first place.
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+
     /// The last place, or the one before the batch if the batch is empty.
     pub fn last(&self) -> Seq {
         Seq(self.first.0 + self.entries.len() as u64).previous()
@@ -161,9 +176,9 @@ impl Batch {
 ///
 /// Invariants, which the methods keep and assert:
 /// - places are 1, 2, 3, … without a gap; [`Log::last_seq`] is the number of entries;
-/// - an entry never changes and never goes away;
+/// - an entry never changes, and goes away only with all entries after it;
 /// - every entry has the epoch it was appended in.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Log {
     segments: Vec<Arc<Segment>>,
     keys: Keys,
@@ -285,16 +300,58 @@ impl Log {
             return Err(NotAccepted::Gap);
         }
         assert!(first > Seq::NONE, "an entry cannot be accepted at place {first}");
-        let known = (self.last.next().0 - first.0).min(drafts.len() as u64);
-        let (known, new) = drafts.split_at(usize::try_from(known).expect("at most a length"));
-        for (seq, draft) in (first.0..).map(Seq).zip(known) {
-            let differs = self.json(seq) != draft.message.json().as_bytes();
-            if differs || self.epoch_of(seq) != epoch {
-                return Err(NotAccepted::Diverged(seq));
-            }
+        if let Some(seq) = self.find_difference(epoch, first, drafts) {
+            return Err(NotAccepted::Diverged(seq));
         }
+        let known = usize::try_from(self.last.next().0 - first.0).unwrap_or(usize::MAX);
+        let new = drafts.get(known..).unwrap_or_default();
         new.iter().for_each(|draft| _ = self.append(epoch, draft));
         Ok(new.len() as u64)
+    }
+
+    /// The first place at which the log holds another entry than these, which begin at `first`.
+    pub fn find_difference(&self, epoch: Epoch, first: Seq, drafts: &[Draft]) -> Option<Seq> {
+        let held = (first.0..=self.last.0).map(Seq).zip(drafts);
+        let mut differing = held.filter(|(seq, draft)| {
+            self.json(*seq) != draft.message.json().as_bytes() || self.epoch_of(*seq) != epoch
+        });
+        differing.next().map(|(seq, _)| seq)
+    }
+
+    /// Drops the entries from this place on.
+    ///
+    /// # Panics
+    /// When the place is 0.
+    pub fn drop_from(&mut self, first: Seq) {
+        assert!(first > Seq::NONE, "there is no place 0");
+        while let Some(segment) = self.segments.pop() {
+            if segment.first < first {
+                let mut kept = Segment { first: segment.first, text: Vec::new(), ends: Vec::new() };
+                let last = segment.last().min(first.previous());
+                kept.text.extend_from_slice(&segment.text[..=segment.range(last).end]);
+                let count = usize::try_from(last.next().0 - segment.first.0);
+                kept.ends.extend_from_slice(&segment.ends[..count.expect("a segment's length")]);
+                self.bytes -= (segment.text.len() - kept.text.len()) as u64;
+                self.segments.push(Arc::new(kept));
+                break;
+            }
+            self.bytes -= segment.text.len() as u64;
+        }
+        self.epochs.split_off(&first);
+        self.keys.drop_from(first);
+        self.last = self.last.min(first.previous());
+    }
+
+    /// The last of the first `most` entries that was not appended after this epoch.
+    pub fn last_not_after(&self, epoch: Epoch, most: Seq) -> Seq {
+        let mut last = most.min(self.last);
+        while let Some((first, of_run)) = self.epochs.range(..=last).next_back() {
+            if *of_run <= epoch {
+                break;
+            }
+            last = first.previous();
+        }
+        last
     }
 
     /// The JSON of one entry.
@@ -412,6 +469,38 @@ mod tests {
         let escaped: Message = serde_json::from_str("\"\\u0041\\/\\u00e9\"").unwrap();
         assert_eq!(plain, escaped);
         assert_eq!(plain, Message::new("A/\u{e9}"));
+    }
+
+    #[test]
+    fn entries_at_the_end_can_be_dropped() {
+        let texts: Vec<String> = (1..=5000).map(|n| format!("{n:>50}")).collect();
+        for kept in [0, 1, 1000, 1205, 4999, 5000] {
+            let (mut log, mut expected) = (Log::new(9), Log::new(9));
+            for (seq, text) in (1..).zip(&texts) {
+                let key = (seq % 1000 == 0).then(|| Arc::from(format!("k{seq}")));
+                let entry = Draft { message: Message::new(text), key };
+                let epoch = Epoch(seq / 1500);
+                log.append(epoch, &entry);
+                if seq <= kept {
+                    expected.append(epoch, &entry);
+                }
+            }
+            log.drop_from(Seq(kept + 1));
+            for log in [&mut log, &mut expected] {
+                log.append(Epoch(9), &Draft { message: Message::new("x"), key: Some("k".into()) });
+            }
+            assert_eq!(text(&log, 1..=5001), text(&expected, 1..=5001));
+            assert_eq!((log.bytes(), log.last_seq()), (expected.bytes(), expected.last_seq()));
+            assert_eq!((&log.epochs, &log.keys), (&expected.epochs, &expected.keys));
+        }
+    }
+
+    #[test]
+    fn the_last_entry_not_after_an_epoch_is_found() {
+        let mut log = Log::new(0);
+        [2, 2, 4, 4, 6].iter().for_each(|epoch| _ = log.append(Epoch(*epoch), &draft("x")));
+        let last = |epoch, most| log.last_not_after(Epoch(epoch), Seq(most)).0;
+        assert_eq!([last(1, 9), last(2, 9), last(3, 1), last(5, 9), last(7, 9)], [0, 2, 1, 4, 5]);
     }
 
     #[test]

@@ -96,6 +96,7 @@ pub mod node;
 pub mod openapi;
 pub mod random;
 pub mod reading;
+pub mod reign;
 pub mod settings;
 pub mod store;
 pub mod wire;

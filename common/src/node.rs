@@ -2,6 +2,7 @@
 //! stop in good order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -33,13 +34,13 @@ pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {
 }
 
 /// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start or
-/// must be restarted. `prepare` makes the handler once the port is bound; `describe` is the role's
+/// must be restarted. `prepare` makes the handler once the address is bound; `describe` is the role's
 /// part of the first log line.
 pub fn run<H: Handler>(
     role: &str,
     settings: &NodeSettings,
     describe: &str,
-    prepare: impl FnOnce() -> io::Result<H>,
+    prepare: impl FnOnce(SocketAddr) -> io::Result<H>,
 ) -> ExitCode {
     let code = match serve(role, settings, describe, prepare) {
         Ok(true) => ExitCode::SUCCESS,
@@ -58,7 +59,7 @@ fn serve<H: Handler>(
     role: &str,
     settings: &NodeSettings,
     describe: &str,
-    prepare: impl FnOnce() -> io::Result<H>,
+    prepare: impl FnOnce(SocketAddr) -> io::Result<H>,
 ) -> io::Result<bool> {
     // Before anything else, so that a signal during the start stops in good order too.
     let stop = stop_signals()?;
@@ -82,7 +83,7 @@ fn serve<H: Handler>(
         timeout: Duration::from_millis(read_timeout_ms),
         always: ALWAYS_ANSWERED,
     };
-    let server = Server::start(listener, limits, prepare()?)?;
+    let server = Server::start(listener, limits, prepare(address)?)?;
     info!("ready addr={address}");
     let told = select! {
         recv(stop) -> signal => {
@@ -107,7 +108,7 @@ pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Open
     let Some(directory) = &settings.data_dir else { return Ok(None) };
     let opened =
         Store::open(directory, role, settings.idempotency_keys).map_err(io::Error::other)?;
-    let (last_seq, epoch) = (opened.log.last_seq(), opened.epoch);
+    let (last_seq, epoch) = (opened.log.last_seq(), opened.facts.promised.epoch);
     info!("read the log from disk dir={directory:?} last_seq={last_seq} epoch={epoch}");
     Ok(Some(opened))
 }
@@ -124,15 +125,40 @@ fn stop_signals() -> io::Result<Receiver<i32>> {
     Ok(receiver)
 }
 
+/// The base URL of the node at this port, as this machine reaches it.
+fn own_url(settings: &NodeSettings) -> String {
+    let (host, port) = (settings.host.as_str(), settings.port);
+    match host {
+        "0.0.0.0" | "" => base_url("127.0.0.1", port),
+        "::" => base_url("::1", port),
+        host => base_url(host, port),
+    }
+}
+
+/// The base URL of the node at this port for other machines: by its host's name if it listens on
+/// all addresses and the name is known.
+pub fn advertised_url(settings: &NodeSettings, port: u16) -> String {
+    match settings.host.as_str() {
+        "0.0.0.0" | "::" | "" => {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = name.trim();
+            base_url(if name.is_empty() { "localhost" } else { name }, port)
+        }
+        host => base_url(host, port),
+    }
+}
+
+fn base_url(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("http://[{host}]:{port}")
+    } else {
+        format!("http://{host}:{port}")
+    }
+}
+
 /// Asks the node on this machine whether it is well: exit code 0, or 1 and a line that says why.
 pub fn healthcheck(role: &str, settings: &NodeSettings) -> ExitCode {
-    let host = match settings.host.as_str() {
-        "0.0.0.0" | "" => "127.0.0.1".to_string(),
-        "::" => "[::1]".to_string(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_string(),
-    };
-    let client = Client::new(&format!("http://{host}:{}", settings.port), HEALTHCHECK_TIMEOUT);
+    let client = Client::new(&own_url(settings), HEALTHCHECK_TIMEOUT);
     let problem = match client.get("/health") {
         Ok(answer) if answer.status == 200 => return ExitCode::SUCCESS,
         Ok(answer) => format!("answered {}", answer.status),

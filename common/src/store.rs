@@ -10,11 +10,12 @@
 //! promotion is a rename. After a crash redb repairs the file in place while it opens it, so a
 //! start that refuses a damaged file may have changed it.
 //!
-//! The file has two tables: `entries` by place, and `facts` with the greatest epoch heard of.
+//! The file has three tables: `entries` by place; `facts` and `ids` with the [`Facts`]. A file of an
+//! earlier release has no `ids`, and its `facts` are only the greatest epoch heard of.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::mem;
 use std::ops::Bound::Unbounded;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,14 +25,20 @@ use std::time::Duration;
 
 use log::info;
 use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
+};
+use serde_json::Value;
 
 use crate::entries::{Batch, Draft, Epoch, Log, Seq};
+use crate::reign::{Facts, MasterId, Reign};
 
 /// The epoch, the idempotency key or the empty text, and the message's JSON, by place.
 const ENTRIES: TableDefinition<'_, u64, (u64, &str, &[u8])> = TableDefinition::new("entries");
-/// Numbers by these names.
+/// Epochs and places by name.
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+/// Masters by name; 0 for none.
+const IDS: TableDefinition<'_, &str, u128> = TableDefinition::new("ids");
 const EPOCH: &str = "epoch";
 
 /// The format of the tables. No other is understood.
@@ -126,8 +133,18 @@ fn problem(problem: impl Into<String>) -> StoreError {
 /// A log on disk that is open for writing. No other process can open it meanwhile.
 #[derive(Debug)]
 pub struct Store {
+    open: Mutex<Open>,
+    /// The directory, if the log is in a file.
+    directory: Option<PathBuf>,
+}
+
+/// The file, and what it is known to hold.
+#[derive(Debug)]
+struct Open {
     /// `None` after a panic of the engine.
-    database: Mutex<Option<Database>>,
+    database: Option<Database>,
+    facts: Facts,
+    last: Seq,
 }
 
 /// What a store held when it was opened.
@@ -137,8 +154,8 @@ pub struct Opened {
     pub store: Store,
     /// Everything in it.
     pub log: Log,
-    /// The greatest epoch heard of.
-    pub epoch: Epoch,
+    /// The facts in it.
+    pub facts: Facts,
 }
 
 impl Store {
@@ -160,20 +177,24 @@ impl Store {
                 }
                 Some(_) => {}
             }
-            Store::read_back(builder().open(&own)?, most_keys)
+            let opened = Store::read_back(builder().open(&own)?, most_keys)?;
+            let directory = Some(std::path::absolute(directory)?);
+            Ok(Opened { store: Store { directory, ..opened.store }, ..opened })
         })
     }
 
-    /// Whose log a stopped node has left, everything in it, and the greatest epoch heard of. The
+    /// Whose log a stopped node has left, everything in it, and the facts. The
     /// file is read into memory and repaired there after a crash, so it needs to be readable only.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
-    pub fn inspect(directory: &Path) -> Result<(Role, Log, Epoch)> {
+    pub fn inspect(directory: &Path) -> Result<(Role, Log, Facts)> {
         within(directory, || {
             let (file, role) = existing(directory)?;
             let copy = open_copy(&file)?;
-            Ok((role, load(&copy, usize::MAX)?, Epoch(fact(&copy, EPOCH)?)))
+            let log = load(&copy, usize::MAX)?;
+            let facts = facts(&copy, &log)?;
+            Ok((role, log, facts))
         })
     }
 
@@ -201,49 +222,114 @@ impl Store {
         let database = builder().create_with_backend(backend)?;
         if is_new {
             let nothing = Log::new(0).batch(Seq::NONE.next(), 0);
-            write_in_one(&database, &nothing, Epoch::default())?;
+            write_in_one(&database, &nothing, &Facts::default(), None, Seq::NONE)?;
         }
         Store::read_back(database, most_keys)
     }
 
     fn read_back(database: Database, most_keys: usize) -> Result<Opened> {
-        let (epoch, log) = (Epoch(fact(&database, EPOCH)?), load(&database, most_keys)?);
-        Ok(Opened { store: Store { database: Mutex::new(Some(database)) }, log, epoch })
+        let log = load(&database, most_keys)?;
+        let (facts, last) = (facts(&database, &log)?, log.last_seq());
+        let open = Open { database: Some(database), facts, last };
+        Ok(Opened { store: Store { open: Mutex::new(open), directory: None }, log, facts })
     }
 
-    /// Writes these entries, which follow what is there, and notes the greatest epoch heard of.
+    /// Writes these entries in the place of everything from the first of them on, and the facts.
     /// Both are on the disk when this returns.
     ///
     /// # Errors
     /// When they are not, or nobody knows whether they are. Nothing more can be written then until
     /// the store has been opened again.
-    pub fn write(&self, batch: &Batch, epoch: Epoch) -> Result<()> {
-        let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &*open else { return Err(redb::Error::PreviousIo.into()) };
-        let written = catch_unwind(AssertUnwindSafe(|| write_in_one(database, batch, epoch)));
-        written.unwrap_or_else(|_| {
+    pub fn write(&self, batch: &Batch, facts: &Facts) -> Result<()> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Open { database, facts: noted, last } = &mut *open;
+        let Some(file) = &*database else { return Err(redb::Error::PreviousIo.into()) };
+        let write = || write_in_one(file, batch, facts, Some(noted), *last);
+        let Ok(written) = catch_unwind(AssertUnwindSafe(write)) else {
             // What redb would write after that is unknown. Closing the file writes too.
-            mem::forget(open.take());
-            Err(problem("the engine that writes it has panicked"))
-        })
+            mem::forget(database.take());
+            return Err(problem("the engine that writes it has panicked"));
+        };
+        written?;
+        (*noted, *last) = (*facts, batch.last());
+        Ok(())
     }
 }
 
-fn write_in_one(database: &Database, batch: &Batch, epoch: Epoch) -> Result<()> {
+impl Store {
+    /// Sets entries aside that are going to be dropped because the log of this epoch does not have
+    /// them: in `dropped-EPOCH-FIRST.jsonl` in the directory. They are on the disk when this returns.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn set_aside(&self, dropped: &Batch, epoch: Epoch) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let name = format!("dropped-{epoch}-{}.jsonl", dropped.first());
+        let mut file = File::options().create(true).append(true).open(directory.join(name))?;
+        write_lines(&mut BufWriter::new(&mut file), dropped)?;
+        file.sync_all()?;
+        Ok(sync_directory(directory)?)
+    }
+}
+
+/// Writes a JSON object for each entry on a line of its own.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_lines(out: &mut impl Write, batch: &Batch) -> io::Result<()> {
+    for (seq, epoch, key, json) in batch.iter() {
+        let key = key.map_or(String::new(), |key| format!("\"key\":{},", Value::from(key)));
+        let json = String::from_utf8_lossy(json);
+        writeln!(out, "{{\"seq\":{seq},\"epoch\":{epoch},{key}\"msg\":{json}}}")?;
+    }
+    out.flush()
+}
+
+/// Writes in one transaction. `noted` and `last` are what the file holds.
+fn write_in_one(
+    database: &Database,
+    batch: &Batch,
+    facts: &Facts,
+    noted: Option<&Facts>,
+    last: Seq,
+) -> Result<()> {
     let write = database.begin_write()?;
     {
         let mut entries = write.open_table(ENTRIES)?;
+        for dropped in batch.first().0..=last.0 {
+            entries.remove(dropped)?;
+        }
         for (seq, epoch, key, json) in batch.iter() {
             entries.insert(seq.0, (epoch.0, key.unwrap_or(""), json))?;
         }
-        let mut facts = write.open_table(FACTS)?;
-        let noted = facts.get(EPOCH)?.map(|noted| noted.value());
-        if noted != Some(epoch.0) {
-            facts.insert(EPOCH, epoch.0)?;
+        if noted.map(numbers) != Some(numbers(facts)) {
+            let mut table = write.open_table(FACTS)?;
+            numbers(facts)
+                .into_iter()
+                .try_for_each(|(name, number)| table.insert(name, number).map(drop))?;
+        }
+        if noted.map(ids) != Some(ids(facts)) {
+            let mut table = write.open_table(IDS)?;
+            ids(facts).into_iter().try_for_each(|(name, id)| table.insert(name, id).map(drop))?;
         }
     }
     write.commit()?;
     Ok(())
+}
+
+fn numbers(facts: &Facts) -> [(&'static str, u64); 5] {
+    let &Facts { promised, followed, log_epoch, committed, strays_from, .. } = facts;
+    [
+        (EPOCH, promised.epoch.0),
+        ("followed", followed.into()),
+        ("log_epoch", log_epoch.0),
+        ("committed", committed.0),
+        ("strays_from", strays_from.0),
+    ]
+}
+
+fn ids(facts: &Facts) -> [(&'static str, u128); 2] {
+    [("promised", facts.promised.master.0), ("id", facts.id.0)]
 }
 
 fn load(database: &Database, most_keys: usize) -> Result<Log> {
@@ -263,10 +349,33 @@ fn load(database: &Database, most_keys: usize) -> Result<Log> {
     Ok(log)
 }
 
-fn fact(database: &Database, name: &str) -> Result<u64> {
+/// The facts of this file, which holds this log.
+fn facts(database: &Database, log: &Log) -> Result<Facts> {
+    let epoch = Epoch(fact(database, EPOCH)?);
+    let table = database.begin_read()?.open_table(IDS);
+    let id = |name| match &table {
+        Ok(table) => Ok(MasterId(table.get(name)?.map_or(0, |id| id.value()))),
+        Err(TableError::TableDoesNotExist(_)) => Ok(MasterId::NONE),
+        Err(_) => Err(problem("it is damaged: it has no ids")),
+    };
+    Ok(Facts {
+        promised: Reign { epoch, master: id("promised")? },
+        // An earlier release has not noted these.
+        followed: find_fact(database, "followed")? == Some(1),
+        log_epoch: find_fact(database, "log_epoch")?.map_or(log.last_epoch(), Epoch),
+        committed: Seq(find_fact(database, "committed")?.unwrap_or(0)).min(log.last_seq()),
+        strays_from: Seq(find_fact(database, "strays_from")?.unwrap_or(0)),
+        id: id("id")?,
+    })
+}
+
+fn find_fact(database: &Database, name: &str) -> Result<Option<u64>> {
     let facts = database.begin_read()?.open_table(FACTS)?;
-    let fact = facts.get(name)?.map(|value| value.value());
-    fact.ok_or_else(|| problem(format!("it is damaged: it has no {name}")))
+    Ok(facts.get(name)?.map(|value| value.value()))
+}
+
+fn fact(database: &Database, name: &str) -> Result<u64> {
+    find_fact(database, name)?.ok_or_else(|| problem(format!("it is damaged: it has no {name}")))
 }
 
 fn builder() -> Builder {
@@ -420,13 +529,18 @@ mod tests {
         }
     }
 
+    fn in_epoch(epoch: u64) -> Facts {
+        let promised = Reign { epoch: Epoch(epoch), master: MasterId(4) };
+        Facts { promised, log_epoch: promised.epoch, ..Facts::default() }
+    }
+
     fn append(log: &mut Log, store: &Store, texts: &[&str]) -> Result<()> {
         let first = log.last_seq().next();
         for text in texts {
             let key = text.starts_with('k').then(|| Arc::from(*text));
             log.append(Epoch(7), &Draft { message: Message::new(text), key });
         }
-        store.write(&log.batch(first, usize::MAX), Epoch(7))
+        store.write(&log.batch(first, usize::MAX), &in_epoch(7))
     }
 
     fn texts(log: &Log) -> String {
@@ -437,16 +551,40 @@ mod tests {
     #[test]
     fn a_written_log_is_read_back() {
         let directory = Directory::new();
-        let Opened { store, mut log, epoch } = directory.open(Role::Master).unwrap();
-        assert_eq!((log.last_seq(), epoch), (Seq::NONE, Epoch(0)));
+        let Opened { store, mut log, facts } = directory.open(Role::Master).unwrap();
+        assert_eq!((log.last_seq(), facts), (Seq::NONE, Facts::default()));
         append(&mut log, &store, &["a", "k1", "\"\u{1F600}\""]).unwrap();
         append(&mut log, &store, &["d"]).unwrap();
-        store.write(&log.batch(Seq(5), 1), Epoch(9)).unwrap();
+        let facts = Facts {
+            promised: Reign { epoch: Epoch(9), master: MasterId(1 << 100) },
+            followed: true,
+            log_epoch: Epoch(8),
+            committed: Seq(3),
+            strays_from: Seq(4),
+            id: MasterId(5),
+        };
+        store.write(&log.batch(Seq(5), 1), &facts).unwrap();
         drop(store);
         let again = directory.open(Role::Master).unwrap();
         assert_eq!(texts(&again.log), "\"a\",\"k1\",\"\\\"\u{1F600}\\\"\",\"d\"");
-        assert_eq!((again.log.last_epoch(), again.epoch), (Epoch(7), Epoch(9)));
+        assert_eq!((again.log.last_epoch(), again.facts), (Epoch(7), facts));
         assert_eq!(again.log.find_key("k1"), Some(Seq(2)));
+    }
+
+    #[test]
+    fn a_batch_takes_the_place_of_later_entries() {
+        let directory = Directory::new();
+        let Opened { store, mut log, .. } = directory.open(Role::Secondary).unwrap();
+        append(&mut log, &store, &["a", "b", "c"]).unwrap();
+        log.drop_from(Seq(2));
+        append(&mut log, &store, &["x"]).unwrap();
+        drop(store);
+        let Opened { store, mut log, .. } = directory.open(Role::Secondary).unwrap();
+        assert_eq!(texts(&log), "\"a\",\"x\"");
+        log.drop_from(Seq(1));
+        append(&mut log, &store, &[]).unwrap();
+        drop(store);
+        assert_eq!(directory.open(Role::Secondary).unwrap().log.last_seq(), Seq::NONE);
     }
 
     #[test]
@@ -570,8 +708,8 @@ mod tests {
         kill(&directory.file(Role::Secondary), store);
         for is_killed in [true, false] {
             let before = content(&directory);
-            let (role, log, epoch) = Store::inspect(&directory.0).unwrap();
-            let seen = (role, epoch, texts(&log));
+            let (role, log, facts) = Store::inspect(&directory.0).unwrap();
+            let seen = (role, facts.promised.epoch, texts(&log));
             assert_eq!(seen, (Role::Secondary, Epoch(7), "\"a\",\"k1\"".into()));
             assert!(content(&directory) == before, "changed, is_killed={is_killed}");
             drop(directory.open(Role::Secondary).unwrap());
@@ -649,12 +787,13 @@ mod tests {
                 }
                 assert_refused(&directory, other, "it belongs to a");
                 let before = content(&directory);
-                let (owner, log, epoch) = Store::inspect(&directory.0).unwrap();
+                let (owner, log, facts) = Store::inspect(&directory.0).unwrap();
+                let epoch = facts.promised.epoch;
                 assert_eq!((owner, epoch, &*texts(&log)), (role, Epoch(7), "\"old\""));
                 assert!(content(&directory) == before, "a look has changed it");
                 for _ in 0..2 {
-                    let Opened { log, epoch, .. } = directory.open(role).unwrap();
-                    assert_eq!((&*texts(&log), epoch), ("\"old\"", Epoch(7)));
+                    let Opened { log, facts, .. } = directory.open(role).unwrap();
+                    assert_eq!((&*texts(&log), facts.promised.epoch), ("\"old\"", Epoch(7)));
                     assert_eq!(log.find_key("k1"), Some(Seq(1)));
                     let [(file, _)] = &content(&directory)[..] else { panic!("two files") };
                     assert_eq!(file, &directory.file(role));

@@ -3,7 +3,8 @@
 //! | request | body | answer 200 | answer 409 |
 //! |---|---|---|---|
 //! | `POST /replicate` | [`Replicate`], written by [`replicate_body`] | [`Ack`] | [`Refusal`] |
-//! | `POST /heartbeat` | [`Heartbeat`] | [`Heard`] | |
+//! | `POST /heartbeat` | [`Heartbeat`] | [`Standing`] | |
+//! | `POST /promise` | [`Promise`] | [`Standing`] | [`Refusal`] |
 //! | `GET /entries` | | [`Replicate`] | |
 //! | `GET /health` | | [`SecondaryHealth`] | |
 //!
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entries::{Draft, Epoch, Log, Message, Seq};
 use crate::json::present;
+use crate::reign::{MasterId, Rank, Reign};
 
 /// The error for a body that `POST /messages` or `POST /replicate` does not understand.
 pub const EXPECTED_MSG: &str = "Expected JSON with string field 'msg'";
@@ -44,8 +46,11 @@ pub enum Replicate {
 /// Neighbouring entries of one epoch, with their places.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Numbered {
-    /// The epoch of the master that calls; 0 in the answer to `GET /entries`.
-    pub master_epoch: Epoch,
+    /// The reign of the master that calls; epoch 0 in the answer to `GET /entries`.
+    pub reign: Reign,
+    /// The last entry of the log that the reign began with. A master of an earlier release does not
+    /// give it.
+    pub reign_start: Option<Seq>,
     /// The last entry that the secondary has acknowledged to this master: the entries between this
     /// one and `first` are on their way in other calls.
     pub acked: Seq,
@@ -74,6 +79,10 @@ struct Fields {
     /// The epoch of the master.
     #[serde(default)]
     epoch: Epoch,
+    #[serde(default)]
+    master: MasterId,
+    #[serde(default, deserialize_with = "present")]
+    reign_start: Option<Seq>,
     /// The place of the first entry; absent from the original's form.
     #[serde(default, deserialize_with = "present")]
     seq: Option<Seq>,
@@ -101,11 +110,12 @@ impl TryFrom<Fields> for Replicate {
     type Error = &'static str;
 
     fn try_from(fields: Fields) -> Result<Replicate, &'static str> {
-        let Fields { epoch: master_epoch, prev_epoch, acked_seq: acked, mut keys, .. } = fields;
+        let Fields { prev_epoch, acked_seq: acked, reign_start, mut keys, .. } = fields;
         let committed = fields.committed_seq;
-        let epoch = fields.entry_epoch.unwrap_or(master_epoch);
-        let first = fields.seq.unwrap_or_default();
-        if !are_possible(&[first, acked, committed], &[master_epoch, prev_epoch, epoch]) {
+        let reign = Reign { epoch: fields.epoch, master: fields.master };
+        let epoch = fields.entry_epoch.unwrap_or(reign.epoch);
+        let (first, start) = (fields.seq.unwrap_or_default(), reign_start.unwrap_or_default());
+        if !are_possible(&[first, acked, committed, start], &[reign.epoch, prev_epoch, epoch]) {
             return Err("a number is too great");
         }
         let messages = match (fields.seq, fields.msg, fields.entries) {
@@ -118,16 +128,25 @@ impl TryFrom<Fields> for Replicate {
         let keyed = |(place, message)| Draft { message, key: keys.remove(&place) };
         let drafts = (first.0..).zip(messages).map(keyed).collect();
         let numbered =
-            Numbered { master_epoch, acked, committed, prev_epoch, epoch, first, drafts };
+            Numbered { reign, reign_start, acked, committed, prev_epoch, epoch, first, drafts };
         Ok(Replicate::Numbered(numbered))
     }
 }
 
-/// The body of `POST /heartbeat` to a secondary: where the master stands.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+/// The body of `POST /heartbeat` to a secondary: where the master stands. One of epoch 0 is a
+/// question and changes nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The epoch of the master.
-    pub epoch: Epoch,
+    /// The reign of the master.
+    #[serde(flatten)]
+    pub reign: Reign,
+    /// The last entry of the log that the reign began with. A master of an earlier release does not
+    /// give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reign_start: Option<Seq>,
+    /// The epoch of that entry.
+    #[serde(default)]
+    pub reign_start_epoch: Epoch,
     /// The master's last entry.
     pub last_seq: Seq,
     /// The last entry that a quorum has held.
@@ -138,12 +157,45 @@ pub struct Heartbeat {
     /// The secondary has answered that its log is not a prefix of the master's.
     #[serde(default)]
     pub diverged: bool,
+    /// The base URL of the master, for clients that ask somebody else.
+    #[serde(default)]
+    pub url: String,
+    /// After so many milliseconds without a heartbeat the master counts as gone.
+    #[serde(default)]
+    pub silent_after_ms: u64,
+    /// The master stops after this: another one may reign at once.
+    #[serde(default)]
+    pub abdicates: bool,
 }
 
 impl Heartbeat {
     /// Whether a master could say this.
     pub fn is_possible(&self) -> bool {
-        are_possible(&[self.last_seq, self.committed_seq], &[self.epoch, self.committed_epoch])
+        let start = self.reign_start.unwrap_or_default();
+        let epochs = [self.reign.epoch, self.committed_epoch, self.reign_start_epoch];
+        are_possible(&[self.last_seq, self.committed_seq, start], &epochs)
+    }
+}
+
+/// The body of `POST /promise` to a secondary: a master asks for the promise to obey no earlier
+/// reign any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Promise {
+    /// The reign that the master wants to begin.
+    #[serde(flatten)]
+    pub reign: Reign,
+    /// The base URL of the master. Whoever was heard there before is gone.
+    #[serde(default)]
+    pub url: String,
+    /// An operator has told the master to begin, whoever reigns.
+    #[serde(default)]
+    pub takeover: bool,
+}
+
+impl Promise {
+    /// Whether a master could ask for this.
+    pub fn is_possible(&self) -> bool {
+        self.reign.epoch > Epoch::default() && are_possible(&[], &[self.reign.epoch])
     }
 }
 
@@ -158,22 +210,77 @@ pub struct Position {
     pub last_seq: Seq,
     /// The epoch of that entry.
     pub last_epoch: Epoch,
-    /// The greatest epoch that the secondary has heard of.
+    /// The epoch of the greatest reign that the secondary has promised or followed.
     pub epoch: Epoch,
+    /// The last reign that the log has followed from its beginning, see
+    /// [`Facts::log_epoch`](crate::reign::Facts::log_epoch). A secondary of an earlier release does
+    /// not give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_epoch: Option<Epoch>,
     /// The name of this run of the secondary's process. A new name tells the master that entries
     /// may have been forgotten.
     pub instance: String,
 }
 
-/// The answer 200 to `POST /heartbeat`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Heard {
-    /// Where the secondary stands.
+impl Position {
+    /// The rank of the log.
+    pub fn rank(&self) -> Rank {
+        let log_epoch = self.log_epoch.unwrap_or(self.last_epoch);
+        Rank { log_epoch, last_seq: self.last_seq }
+    }
+}
+
+/// Where a secondary stands, and what it knows of masters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Where the log stands.
     #[serde(flatten)]
     pub position: Position,
+    /// The master of the greatest reign that was promised or followed.
+    #[serde(default)]
+    pub master: MasterId,
+    /// The master that was followed last, if nothing was promised to another one since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<MasterId>,
+    /// The last entry that is known to be held by a quorum.
+    #[serde(default)]
+    pub committed_seq: Seq,
+    /// The master whose heartbeats still come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hears: Option<Heard>,
     /// Somebody follows the log there, and waits to hear what is committed.
     #[serde(default)]
-    pub followed: bool,
+    pub has_followers: bool,
+}
+
+impl From<Position> for Standing {
+    /// Of a secondary that knows no master.
+    fn from(position: Position) -> Standing {
+        Standing {
+            position,
+            master: MasterId::NONE,
+            follows: None,
+            committed_seq: Seq::NONE,
+            hears: None,
+            has_followers: false,
+        }
+    }
+}
+
+/// A master whose heartbeats come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The master.
+    pub master: MasterId,
+    /// Its base URL; empty for a master of an earlier release.
+    pub url: String,
+}
+
+impl Heard {
+    /// Whether it is another master than this one. Where this one answers now, no other does.
+    pub fn is_other(&self, master: MasterId, url: &str) -> bool {
+        self.master != master && (self.url != url || url.is_empty())
+    }
 }
 
 /// The answer 200 to `POST /replicate`.
@@ -210,11 +317,13 @@ pub enum Conflict {
     Gap,
     /// The secondary has heard of a greater epoch: the caller is no longer the master.
     StaleEpoch,
+    /// The secondary hears another master: it promises nothing.
+    LivingMaster,
     /// The secondary holds another entry at one of these places.
     Diverged,
 }
 
-/// The answer 409 to `POST /replicate`.
+/// The answer 409 to `POST /replicate` and `POST /promise`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refusal {
     /// The reason in words.
@@ -243,28 +352,35 @@ pub struct SecondaryHealth {
     pub reason: Option<String>,
     /// Where the secondary stands; absent from an original.
     #[serde(flatten)]
-    pub position: Option<Position>,
+    pub standing: Option<Standing>,
+}
+
+/// The master that makes a call; without one, of epoch 0, it is an answer to `GET /entries`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    /// Its reign.
+    pub reign: Reign,
+    /// The last entry of the log that the reign began with.
+    pub reign_start: Seq,
+    /// The last entry that the secondary has acknowledged.
+    pub acked: Seq,
+    /// The last entry that a quorum has held.
+    pub committed: Seq,
 }
 
 /// The body of a call that carries entries of one epoch, from `first` on and not beyond `until`.
 /// One entry goes in the form that an original secondary understands too.
 ///
 /// Returns the body and the last entry that it carries.
-pub fn replicate_body(
-    log: &Log,
-    epoch: Epoch,
-    acked_seq: Seq,
-    committed_seq: Seq,
-    first: Seq,
-    until: Seq,
-) -> (Vec<u8>, Seq) {
+pub fn replicate_body(log: &Log, caller: Caller, first: Seq, until: Seq) -> (Vec<u8>, Seq) {
     let last = log.end_of_call(first, until.min(log.end_of_epoch_run(first)), BATCH_BYTES);
     let (prev_epoch, entry_epoch) = (log.epoch_of(first.previous()), log.epoch_of(first));
     let (field, end) = if first == last { ("\"msg\":", "") } else { ("\"entries\":[", "]") };
+    let Caller { reign: Reign { epoch, master }, reign_start, acked, committed } = caller;
     let head = format!(
-        "{{\"epoch\":{epoch},\"seq\":{first},\"prev_epoch\":{prev_epoch},\
-         \"entry_epoch\":{entry_epoch},\"acked_seq\":{acked_seq},\
-         \"committed_seq\":{committed_seq},{field}"
+        "{{\"epoch\":{epoch},\"master\":\"{master}\",\"reign_start\":{reign_start},\
+         \"seq\":{first},\"prev_epoch\":{prev_epoch},\"entry_epoch\":{entry_epoch},\
+         \"acked_seq\":{acked},\"committed_seq\":{committed},{field}"
     );
     let mut body = head.into_bytes();
     for chunk in log.chunks(first..=last) {
@@ -286,6 +402,13 @@ mod tests {
     use super::*;
     use crate::json::read_object;
 
+    const CALLER: Caller = Caller {
+        reign: Reign { epoch: Epoch(2), master: MasterId(15) },
+        reign_start: Seq(2),
+        acked: Seq(0),
+        committed: Seq(1),
+    };
+
     fn log() -> Log {
         let mut log = Log::new(9);
         for (epoch, text) in [(1, "a"), (1, "b"), (2, "c")] {
@@ -295,8 +418,7 @@ mod tests {
     }
 
     fn body(first: u64, until: u64) -> (String, u64) {
-        let (first, until) = (Seq(first), Seq(until));
-        let (body, last) = replicate_body(&log(), Epoch(2), Seq(0), Seq(1), first, until);
+        let (body, last) = replicate_body(&log(), CALLER, Seq(first), Seq(until));
         (String::from_utf8(body).unwrap(), last.0)
     }
 
@@ -307,22 +429,22 @@ mod tests {
     #[test]
     fn a_call_carries_one_entry_or_one_epochs() {
         // Goal: one entry goes in the form of the original, several as a batch of one epoch.
-        let one = concat!(
-            r#"{"epoch":2,"seq":3,"prev_epoch":1,"entry_epoch":2,"acked_seq":0,"#,
-            r#""committed_seq":1,"msg":"c"}"#
-        );
-        assert_eq!(body(3, 3), (one.into(), 3));
+        let head = r#"{"epoch":2,"master":"0000000000000000000000000000000f","reign_start":2,"#;
+        let one =
+            r#""seq":3,"prev_epoch":1,"entry_epoch":2,"acked_seq":0,"committed_seq":1,"msg":"c"}"#;
+        assert_eq!(body(3, 3), (head.to_string() + one, 3));
         let two = concat!(
-            r#"{"epoch":2,"seq":1,"prev_epoch":0,"entry_epoch":1,"acked_seq":0,"#,
+            r#""seq":1,"prev_epoch":0,"entry_epoch":1,"acked_seq":0,"#,
             r#""committed_seq":1,"entries":["a","b"]}"#
         );
-        assert_eq!(body(1, 3), (two.into(), 2));
+        assert_eq!(body(1, 3), (head.to_string() + two, 2));
     }
 
     #[test]
     fn a_call_reads_back_as_it_was_written() {
         let expected = Numbered {
-            master_epoch: Epoch(2),
+            reign: CALLER.reign,
+            reign_start: Some(Seq(2)),
             acked: Seq(0),
             committed: Seq(1),
             prev_epoch: Epoch(0),
@@ -356,9 +478,11 @@ mod tests {
             assert!(call(field, u64::MAX).is_err(), "{field}");
         }
         let most = Epoch(MOST);
-        let heartbeat = Heartbeat { epoch: most, committed_epoch: most, ..Heartbeat::default() };
+        let reign = Reign { epoch: most, ..Reign::default() };
+        let heartbeat = Heartbeat { reign, committed_epoch: most, ..Heartbeat::default() };
         assert!(heartbeat.is_possible());
-        assert!(!Heartbeat { committed_epoch: Epoch(MOST + 1), ..heartbeat }.is_possible());
+        let wrong = Heartbeat { committed_epoch: Epoch(MOST + 1), ..heartbeat.clone() };
+        assert!(!wrong.is_possible());
         assert!(!Heartbeat { last_seq: Seq(u64::MAX), ..heartbeat }.is_possible());
         assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
     }
@@ -371,7 +495,7 @@ mod tests {
         }
         let whole = read(r#"{"epoch":5.0,"seq":1e0,"msg":"x"}"#);
         let Ok(Replicate::Numbered(whole)) = whole else { panic!("{whole:?}") };
-        assert_eq!((whole.master_epoch, whole.first), (Epoch(5), Seq(1)));
+        assert_eq!((whole.reign.epoch, whole.first), (Epoch(5), Seq(1)));
     }
 
     #[test]
@@ -392,6 +516,6 @@ mod tests {
     fn the_health_of_an_original_has_no_position() {
         let original = r#"{"status":"ok","count":2,"delay_ms":0}"#;
         let health: SecondaryHealth = serde_json::from_str(original).unwrap();
-        assert_eq!(health.position, None);
+        assert_eq!(health.standing, None);
     }
 }

@@ -230,7 +230,8 @@ fn an_endless_answer_is_given_up() {
         connection.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
         while connection.send(&piece) {}
     });
-    let error = Client::new(&peer.url(), DEADLINE).get("/messages").unwrap_err();
+    // A busy machine takes its time for so much.
+    let error = Client::new(&peer.url(), 6 * DEADLINE).get("/messages").unwrap_err();
     assert_eq!(error.to_string(), format!("an answer of more than {} bytes", 64 << 20));
 }
 

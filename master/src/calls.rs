@@ -59,6 +59,9 @@ impl Replication {
         timeline.acked(lines, now);
         self.ring(lines);
         self.log_change(lines, call.line, was_failing);
+        if lines.fenced_by().is_some() {
+            self.begun.notify_all();
+        }
         wake(state, call.line);
     }
 

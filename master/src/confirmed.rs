@@ -94,13 +94,14 @@ impl Replication {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::thread;
 
-    use common::entries::{Epoch, Message};
+    use common::entries::{Epoch, Log, Message};
+    use common::reign::{Facts, Reign};
     use common::wire::Position;
 
     use super::*;
-    use crate::health::Thresholds;
     use crate::lines::Found;
     use crate::state::Options;
 
@@ -108,18 +109,13 @@ mod tests {
 
     /// A master whose second reign begins over one entry, of which its secondaries have not told.
     fn replication(secondaries: usize) -> Replication {
-        let options = Options {
-            secondaries: vec!["http://a".into(); secondaries],
-            ack_timeout: Duration::from_secs(1),
-            quorum: None,
-            idempotency_keys: 9,
-            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
-            max_log_bytes: u64::MAX,
-        };
-        let replication = Replication::new(options, None);
-        let recovered = [(Epoch(1), vec![Message::new("m").into()])];
+        let mut log = Log::new(9);
+        log.append(Epoch(1), &Message::new("m").into());
+        let options = Options::of_test(vec!["http://a".into(); secondaries]);
+        let replication = Replication::new(Arc::new(options), log, Facts::default(), None);
         let found = vec![Found::Nothing; secondaries];
-        replication.begin_reign(Epoch(2), &recovered, Vec::new(), &found);
+        let reign = Reign { epoch: Epoch(2), ..Reign::default() };
+        replication.begin_reign(reign, Vec::new(), &found);
         replication
     }
 
@@ -127,8 +123,9 @@ mod tests {
     fn answer(replication: &Replication, held: u64, epoch: u64) {
         let (number, _) = replication.heartbeat(0);
         let (last_seq, last_epoch, instance) = (Seq(held), Epoch(held.min(1)), "1".into());
-        let position = Position { last_seq, last_epoch, epoch: Epoch(epoch), instance };
-        replication.observe(0, number, Ok(Some(position)));
+        let (epoch, log_epoch) = (Epoch(epoch), Some(Epoch(epoch)));
+        let position = Position { last_seq, last_epoch, epoch, log_epoch, instance };
+        replication.observe(0, number, Ok(Some(position.into())));
     }
 
     /// What a read gets that arrives before these heartbeats are answered.

@@ -15,8 +15,9 @@ use std::{io, thread};
 use common::client::Client;
 use common::entries::{Batch, Seq};
 use common::follow::GATHER;
+use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
-use common::wire::{Heard, Heartbeat, Position, SecondaryHealth};
+use common::wire::{Heartbeat, SecondaryHealth, Standing};
 use log::{info, warn};
 
 use crate::health::Health;
@@ -38,9 +39,10 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a sleeping courier looks whether its master is still there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the heartbeats, every `interval`. They end when nobody else holds the replication.
+/// Starts the heartbeats. They end when nobody else holds the replication.
 /// Fails when a thread cannot be started.
-pub fn start_heartbeats(replication: &Arc<Replication>, interval: Duration) -> io::Result<()> {
+pub fn start_heartbeats(replication: &Arc<Replication>) -> io::Result<()> {
+    let interval = replication.options.heartbeat;
     let start = |(line, url): (LineId, &String)| {
         let (client, theirs) = (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
         let thread = thread::Builder::new().name("heartbeat".into());
@@ -57,12 +59,13 @@ fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval
     while let Some(master) = replication.upgrade() {
         let (number, heartbeat) = master.heartbeat(line);
         let answer = ask(client, &heartbeat);
-        let followed = answer.as_ref().is_ok_and(|it| it.as_ref().is_some_and(|it| it.followed));
+        let followed =
+            answer.as_ref().is_ok_and(|it| it.as_ref().is_some_and(|it| it.has_followers));
         let is_due = Instant::now() >= due;
         // One that was asked for in between and is not answered says nothing about the health,
         // which counts intervals.
         if is_due || answer.is_ok() {
-            master.observe(line, number, answer.map(|it| it.map(|it| it.position)));
+            master.observe(line, number, answer);
         }
         if is_due {
             due = Instant::now() + interval;
@@ -90,22 +93,20 @@ fn rest(replication: &Weak<Replication>, number: u64, told: Option<Seq>, due: In
 
 /// Asks a secondary where it stands. An original answers, but without a position.
 /// The error says why there is no answer, in words.
-pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Heard>, String> {
+pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, String> {
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
     match (answer.status, serde_json::from_slice(&answer.body)) {
-        (200, Ok(heard)) => Ok(Some(heard)),
+        (200, Ok(standing)) => Ok(Some(standing)),
         (404 | 405, _) => ask_original(client),
         (status, _) => Err(format!("answered {status} to a heartbeat")),
     }
 }
 
-fn ask_original(client: &Client) -> Result<Option<Heard>, String> {
+fn ask_original(client: &Client) -> Result<Option<Standing>, String> {
     let answer = client.get("/health").map_err(|error| error.to_string())?;
     match serde_json::from_slice::<SecondaryHealth>(&answer.body) {
-        Ok(health) if answer.status == 200 => {
-            Ok(health.position.map(|position| Heard { position, followed: false }))
-        }
+        Ok(health) if answer.status == 200 => Ok(health.standing),
         _ => Err(format!("answered {} to GET /health", answer.status)),
     }
 }
@@ -154,8 +155,13 @@ impl Replication {
     /// Writes a batch to the disk, with the epoch of this reign, and settles it.
     pub(crate) fn write_batch(&self, batch: &Batch) {
         let Some(store) = &self.store else { return };
-        let epoch = self.lock().lines.epoch();
-        let written = store.write(batch, epoch);
+        let facts = {
+            let mut state = self.lock();
+            let committed = state.lines.committed_seq().min(batch.last());
+            state.facts.committed = committed.max(state.facts.committed);
+            state.facts
+        };
+        let written = store.write(batch, &facts);
         let mut state = self.lock();
         match written {
             Ok(()) => state.lines.settle_disk(batch.last()),
@@ -169,13 +175,19 @@ impl Replication {
     pub(crate) fn heartbeat(&self, line: LineId) -> (u64, Heartbeat) {
         let mut state = self.lock();
         let State { log, lines, .. } = &mut *state;
-        let committed_seq = lines.committed_seq();
+        let (committed_seq, start) = (lines.committed_seq(), lines.reign_start());
+        let silent_after = self.options.heartbeat * self.options.thresholds.unhealthy_after;
         let heartbeat = Heartbeat {
-            epoch: lines.epoch(),
+            reign: lines.reign(),
+            reign_start: Some(start),
+            reign_start_epoch: log.epoch_of(start),
             last_seq: lines.last_seq(),
             committed_seq,
             committed_epoch: log.epoch_of(committed_seq),
             diverged: lines.secondaries()[line].diverged(),
+            url: self.options.url.clone(),
+            silent_after_ms: silent_after.as_millis() as u64,
+            abdicates: false,
         };
         (lines.next_number(), heartbeat)
     }
@@ -186,11 +198,11 @@ impl Replication {
         &self,
         line: LineId,
         number: u64,
-        answer: Result<Option<Position>, String>,
+        answer: Result<Option<Standing>, String>,
     ) {
         let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
-        let State { log, lines, timeline, .. } = &mut *state;
+        let State { log, lines, timeline, successor, .. } = &mut *state;
         let was_failing = lines.secondaries()[line].last_error().is_some();
         let changed = lines.beat(line, answer.is_ok());
         match changed {
@@ -199,7 +211,18 @@ impl Replication {
             Some(health) => warn!("became {health:?} secondary={secondary}"),
         }
         let observed = match answer {
-            Ok(Some(position)) => lines.observe(line, number, &position, log, now),
+            Ok(Some(standing)) => {
+                let position = &standing.position;
+                // A secondary that takes the heartbeat of a master names this one in its answer.
+                if ![lines.reign().master, MasterId::NONE].contains(&standing.master) {
+                    lines.fence(position.epoch);
+                }
+                if lines.fenced_by().is_some() {
+                    *successor = standing.hears.clone().or(successor.take());
+                    self.begun.notify_all();
+                }
+                lines.observe(line, number, position, log, now)
+            }
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -292,11 +315,12 @@ pub(crate) fn wake_couriers(mut state: MutexGuard<'_, State>, now: Instant) {
 
 #[cfg(test)]
 mod tests {
-    use common::entries::{Epoch, Message, Seq};
+    use common::entries::{Epoch, Log, Message, Seq};
+    use common::reign::{Facts, Reign};
+    use common::wire::Position;
 
     use super::*;
     use crate::concern::Concern;
-    use crate::health::Thresholds;
     use crate::lines::{Found, SPACING, Verdict, WINDOW};
     use crate::state::Options;
     use crate::waiters::{Standing, Ticket};
@@ -306,26 +330,23 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn replication(found: Found) -> Replication {
-        let options = Options {
-            secondaries: vec!["http://a".into()],
-            ack_timeout: Duration::from_secs(1),
-            quorum: None,
-            idempotency_keys: 9,
-            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
-            max_log_bytes: u64::MAX,
-        };
-        let replication = Replication::new(options, None);
-        replication.begin_reign(Epoch(1), &[], vec![thread::current()], &[found]);
+        let options = Options::of_test(vec!["http://a".into()]);
+        let replication = Replication::new(Arc::new(options), Log::new(9), Facts::default(), None);
+        let reign = Reign { epoch: Epoch(1), ..Reign::default() };
+        replication.begin_reign(reign, vec![thread::current()], &[found]);
         replication
     }
 
     fn level() -> Replication {
-        replication(Found::Ours(position(0)))
+        let replication = replication(Found::Original);
+        replication.observe(0, 1, Ok(Some(position(0).into())));
+        replication
     }
 
     fn position(last: u64) -> Position {
         let last_epoch = if last == 0 { Epoch(0) } else { Epoch(1) };
-        Position { last_seq: Seq(last), last_epoch, epoch: Epoch(1), instance: "1".into() }
+        let (epoch, instance) = (Epoch(1), "1".into());
+        Position { last_seq: Seq(last), last_epoch, epoch, log_epoch: Some(epoch), instance }
     }
 
     fn failed() -> Verdict {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bodies::SecondaryStatus;
-use crate::state::{Replication, State};
+use crate::state::{Phase, Replication, State};
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -72,12 +72,12 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
     let reason = state.read_only().map(|why| why.to_string());
     let (statuses, timelines) = (state.statuses(Instant::now()), timelines(&state));
     let mut picture = json!({
-        "epoch": state.lines.epoch(),
+        "epoch": state.lines.reign().epoch,
         "last_seq": state.lines.last_seq(),
         "committed_seq": state.lines.committed_seq(),
         // Entries that can be read.
         "count": state.lines.stored_seq(),
-        "recovering": state.recovering,
+        "recovering": matches!(state.phase, Phase::Waiting { .. }),
         "read_only": reason.is_some(),
         "reason": reason,
         "nodes": replication.urls().len() + 1,

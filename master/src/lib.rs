@@ -12,13 +12,15 @@
 //! | [`calls`] | a call, and what its answer changes |
 //! | [`couriers`] | the same without a client: retries, catch-up, heartbeats, the master's own disk |
 //! | [`confirmed`] | reads that are never stale |
-//! | [`recovery`] | how a reign begins: with the log of the secondaries |
+//! | [`takeover`] | when a master may begin a reign, and over which log |
+//! | [`recovery`] | how it does so: looks, promises, the best log |
+//! | [`succession`] | one process, one reign after another; standing by in between |
 //! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
 //! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
 //! | [`directory`] | the commands for the directory of a stopped node |
 //! | [`settings`] | how the master was started |
 //!
-//! `concern`, `health`, `lines` and `waiters` are pure: no socket, no clock, no thread. The way of
+//! `concern`, `health`, `lines`, `takeover` and `waiters` are pure: no socket, no clock, no thread. The way of
 //! a message is told on the front page of the crate `common`.
 
 pub mod bodies;
@@ -37,6 +39,8 @@ pub mod routes;
 pub mod scrape;
 pub mod settings;
 pub mod state;
+pub mod succession;
+pub mod takeover;
 pub mod timeline;
 pub mod waiters;
 pub mod write;

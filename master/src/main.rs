@@ -1,20 +1,22 @@
 //! The master's process.
 
+use std::cell::OnceCell;
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{io, thread};
 
 use clap::Parser;
-use common::entries::Epoch;
 use common::node;
 use common::settings::NodeSettings;
 use common::store::Role;
+use master::directory;
 use master::health::Thresholds;
 use master::routes::Routes;
 use master::settings::{Cli, Command, Settings};
-use master::state::{Options, Replication};
-use master::{couriers, directory, recovery};
+use master::state::Options;
+use master::succession::Succession;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
         Err(problems) => return node::bad_settings("master", &problems),
     };
     match cli.command {
-        None => node::run("master", &node, &settings.describe(), || begin(&node, &settings)),
+        None => serve(&node, &settings, cli.takeover),
         Some(Command::Healthcheck) => node::healthcheck("master", &node),
         Some(Command::Verify) => directory::verify(&node),
         Some(Command::Dump) => directory::dump(&node),
@@ -31,29 +33,39 @@ fn main() -> ExitCode {
     }
 }
 
-/// Recovers in the background: meanwhile the node answers, and says that it recovers.
-fn begin(node: &NodeSettings, settings: &Settings) -> io::Result<Routes> {
-    let disk = node::open_store(node, Role::Master)?;
-    let epoch = disk.as_ref().map_or(Epoch::default(), |disk| disk.epoch);
-    let &Settings { suspected_after, unhealthy_after, .. } = settings;
+fn serve(node: &NodeSettings, settings: &Settings, takeover: bool) -> ExitCode {
+    let begun = OnceCell::new();
+    let code = node::run("master", node, &settings.describe(), |address| {
+        let succession = begin(node, settings, address, takeover)?;
+        let succession = begun.get_or_init(|| succession);
+        let wtimeout = Duration::from_millis(settings.wtimeout_ms);
+        Ok(Routes::new(Arc::clone(succession), wtimeout, node.max_followers))
+    });
+    begun.get().into_iter().for_each(|succession| succession.abdicate());
+    code
+}
+
+fn begin(
+    node: &NodeSettings,
+    settings: &Settings,
+    address: SocketAddr,
+    takeover: bool,
+) -> io::Result<Arc<Succession>> {
+    let ms = Duration::from_millis;
+    let &Settings { suspected_after, unhealthy_after, quorum, recovery, .. } = settings;
+    let own_url = || node::advertised_url(node, address.port());
     let options = Options {
         secondaries: settings.secondaries.clone(),
-        ack_timeout: Duration::from_millis(settings.ack_timeout_ms),
-        quorum: settings.quorum,
+        ack_timeout: ms(settings.ack_timeout_ms),
+        quorum,
         idempotency_keys: node.idempotency_keys,
         thresholds: Thresholds { suspected_after, unhealthy_after },
         max_log_bytes: node.max_log_bytes,
+        heartbeat: ms(settings.heartbeat_ms),
+        recovery_timeout: ms(settings.recovery_timeout_ms),
+        recovery,
+        url: settings.advertise_url.clone().unwrap_or_else(own_url),
     };
-    let replication = Arc::new(Replication::new(options, disk));
-    let threads = couriers::start(&replication)?;
-    let recovering = Arc::clone(&replication);
-    let ms = Duration::from_millis;
-    let (timeout, heartbeat) = (ms(settings.recovery_timeout_ms), ms(settings.heartbeat_ms));
-    thread::Builder::new().name("recovery".into()).spawn(move || {
-        recovery::recover(&recovering, threads, timeout, epoch);
-        if let Err(error) = couriers::start_heartbeats(&recovering, heartbeat) {
-            log::error!("failed to start heartbeats error={error}");
-        }
-    })?;
-    Ok(Routes::new(replication, ms(settings.wtimeout_ms), node.max_followers))
+    let disk = node::open_store(node, Role::Master)?;
+    Succession::start(options, disk, takeover)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::entries::{Epoch, Seq};
 use common::store::StoreError;
+use common::wire::Heard;
 
 use crate::bodies::AckStatus;
 
@@ -70,8 +71,10 @@ pub struct Stored {
 /// Why nothing can be appended now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadOnly {
-    /// A greater epoch has begun.
-    Fenced(Epoch),
+    /// This master does not reign yet, for this reason; another one may.
+    Waiting(String, Option<Heard>),
+    /// A greater epoch has begun, perhaps of this master.
+    Fenced(Epoch, Option<Heard>),
     /// Fewer nodes are reachable than must be.
     NoQuorum {
         /// How many are.
@@ -79,8 +82,6 @@ pub enum ReadOnly {
         /// How many must be.
         quorum: usize,
     },
-    /// The log on disk contradicts the logs of the secondaries.
-    Barred(String),
     /// The disk has failed.
     DiskFailed(StoreError),
 }
@@ -89,14 +90,30 @@ impl fmt::Display for ReadOnly {
     /// In words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadOnly::Fenced(epoch) => {
+            ReadOnly::Waiting(why, None) => f.write_str(why),
+            ReadOnly::Waiting(why, Some(master)) => write!(f, "{why}: {} reigns", master.url),
+            ReadOnly::Fenced(epoch, None) => {
                 write!(f, "epoch {epoch} has begun: another master reigns")
+            }
+            ReadOnly::Fenced(epoch, Some(master)) => {
+                write!(f, "epoch {epoch} has begun: {} reigns", master.url)
             }
             ReadOnly::NoQuorum { reachable, quorum } => {
                 write!(f, "no quorum: {reachable} nodes are reachable, {quorum} must be")
             }
-            ReadOnly::Barred(why) => f.write_str(why),
             ReadOnly::DiskFailed(error) => write!(f, "the disk has failed: {error}"),
+        }
+    }
+}
+
+impl ReadOnly {
+    /// The base URL of the master that reigns instead.
+    pub fn master(&self) -> Option<&str> {
+        match self {
+            ReadOnly::Waiting(_, master) | ReadOnly::Fenced(_, master) => {
+                master.as_ref().map(|heard| heard.url.as_str()).filter(|url| !url.is_empty())
+            }
+            _ => None,
         }
     }
 }

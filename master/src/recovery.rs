@@ -1,34 +1,40 @@
-//! How a master begins: it asks its secondaries what they hold.
+//! How a master begins: it looks who reigns, asks for promises, and takes over the best log.
 //!
-//! A master that starts with an empty memory would number other messages with places that are
-//! taken. So it adopts the longest log of the highest epoch that any secondary holds. Before it
-//! looks at their logs it tells them its own epoch, greater than every one they have heard of:
-//! from then on they take nothing more from a former master, and what they say they hold is final.
+//! A look asks the secondaries where they stand and whom they hear, and changes nothing: a master
+//! that has no right to reign harms nobody. What follows from the answers decides
+//! [`takeover`](crate::takeover). While another master lives, this one stands by and keeps its log
+//! level with what is committed there, so that a takeover finds little to fetch.
 //!
-//! A master with a disk takes its own log for one more copy. If a secondary has the better one, the
-//! own must be the beginning of it, and is continued. If it is not, this master must not reign: it
-//! overwrites nothing, and the operator decides.
+//! A promise ends all earlier reigns: from then on the secondary takes nothing more from a former
+//! master, and what it says it holds is final. The best log among those that promised and the own
+//! one is the log of the new reign. What it lacks is fetched. What it has beyond the best log nobody
+//! was told by a majority to be stored; it is set aside. When all of that is on the own disk, the
+//! reign begins.
 //!
-//! It waits until all have answered, or for `RECOVERY_TIMEOUT_MS`; a secondary may not answer in
-//! time. Entries that it alone holds are then missing from the new log, and it will be found
-//! diverged. Writes wait meanwhile; reads are refused.
+//! Nothing of this gives up: whatever is missing is waited for, and told in `/health` and `/ready`.
 
-use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::client::Client;
+use common::client::{Client, NO_SUCH_NAME, REFUSED};
 use common::entries::{Draft, Epoch, Seq};
 use common::random::random;
-use common::wire::{Heartbeat, Numbered, Position, Replicate};
-use log::{debug, error, info, warn};
+use common::reign::{Facts, Reign};
+use common::store::{StoreError, TRANSACTION_BYTES};
+use common::wire::{Heartbeat, Numbered, Promise, Replicate, Standing};
+use log::{info, warn};
 
-use crate::couriers::{HEARTBEAT_TIMEOUT, ask, wake_couriers};
-use crate::lines::{Found, When};
-use crate::state::{Courier, Replication, State};
+use crate::couriers::{ask, wake_couriers};
+use crate::lines::{Found, LineId, When};
+use crate::state::{Courier, Phase, Replication, State};
+use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
 
-/// Between two questions to a secondary that did not answer.
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a secondary may take to say where it stands, and to promise, which it writes down.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+const PROMISE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks; the random part lets one of two candidates be first.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long one batch of entries may take to arrive.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,208 +42,306 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
 const DRAWN_FROM: u64 = 1 << 11;
 
-/// A secondary that answered, and where it stands.
-struct Copy<'a> {
-    url: &'a str,
-    position: Position,
-}
-
 /// Entries that are to follow the log, in the order and the epochs they were appended in.
 type Recovered = Vec<(Epoch, Vec<Draft>)>;
 
-/// Recovers what the log lacks and begins a reign; `epoch` is the greatest one noted on the disk.
-pub fn recover(
-    replication: &Arc<Replication>,
-    couriers: Vec<Thread>,
-    timeout: Duration,
-    epoch: Epoch,
-) {
-    let urls = replication.urls();
-    let own = {
-        let state = replication.lock();
-        (state.log.last_epoch(), state.log.last_seq())
-    };
-    let heard =
-        ask_all(&urls.iter().collect::<Vec<_>>(), Epoch::default(), Instant::now() + timeout);
-    // Before anybody is told of a new epoch: a master that must not reign must not end a reign.
-    let bar = |why: String| {
-        error!("must not reign reason={why:?}");
-        replication.bar(why);
-    };
-    if let Err(why) = all_continue(&copies(urls, &heard), own) {
-        return bar(why);
+/// A log that is better than the own one: the own one up to this entry, and then these.
+struct Better {
+    keep: Seq,
+    entries: Recovered,
+}
+
+/// Begins a reign as soon as this master may; returns without one when its disk has failed.
+/// `couriers` are the threads of the lines.
+pub fn recover(replication: &Replication, couriers: Vec<Thread>, takeover: bool) {
+    let first = Reign::first(replication.lock().facts.id);
+    let try_of = Try { start: Instant::now(), takeover, first };
+    loop {
+        match replication.attempt(&try_of) {
+            Ok((reign, found)) => return replication.begin_reign(reign, couriers, &found),
+            Err(Delay::Waiting(phase)) => replication.wait(phase),
+            Err(Delay::DiskFailed(error)) => {
+                replication.lock().fail_disk(error);
+                return replication.begun.notify_all();
+            }
+        }
+        thread::sleep(LOOK_INTERVAL + Duration::from_millis(random() % 50));
     }
-    let (epoch, told) = announce(urls, heard.clone(), epoch, Instant::now() + timeout);
-    let found = with_untold(urls, &heard, told.clone());
-    let mut copies = copies(urls, &found);
-    // Again: somebody else may have appended until then.
-    if let Err(why) = all_continue(&copies, own) {
-        return bar(why);
+}
+
+/// What stays the same from one attempt to the next.
+struct Try {
+    start: Instant,
+    takeover: bool,
+    /// The reign, if it is the first one of the cluster.
+    first: Reign,
+}
+
+/// Why a reign does not begin now.
+enum Delay {
+    Waiting(Phase),
+    DiskFailed(StoreError),
+}
+
+impl From<StoreError> for Delay {
+    fn from(error: StoreError) -> Delay {
+        Delay::DiskFailed(error)
     }
-    let mut recovered = Recovered::new();
-    while let Some(best) = copies.pop().filter(|copy| copy.rank() > own) {
-        match fetch_patiently(&best, own, Instant::now() + timeout) {
-            Ok(fetched) => {
-                recovered = fetched;
+}
+
+impl Replication {
+    /// Tries to get the right to reign, and the log for it. Returns the reign and the standings of
+    /// the secondaries that promised it, or how this master waits.
+    fn attempt(&self, &Try { start, takeover, first }: &Try) -> Result<(Reign, Vec<Found>), Delay> {
+        let urls = self.urls();
+        let looked = on_each(urls.len(), |line| look(&urls[line]));
+        let timeout = self.options.recovery_timeout;
+        let is_late = !timeout.is_zero() && start.elapsed() >= timeout;
+        let candidate = self.candidate(takeover, is_late);
+        let is_new = candidate.is_first(&looked);
+        let wait = |why| Delay::Waiting(Phase::Waiting { why, master: None, is_new });
+        let is_first = match candidate.look(urls, &looked) {
+            Next::Ask { is_first } => is_first,
+            Next::Wait(why) => return Err(wait(why)),
+            Next::StandBy(master) => {
+                self.follow(&looked);
+                let (why, master) = ("standby".into(), Some(master));
+                return Err(Delay::Waiting(Phase::Waiting { why, master, is_new: false }));
+            }
+        };
+        let heard = greatest_epoch(&looked).max(candidate.facts.promised.epoch);
+        let reign = match is_first {
+            true => first,
+            false => Reign { epoch: new_epoch(heard), master: candidate.id },
+        };
+        let promise = Promise { reign, url: self.options.url.clone(), takeover };
+        let promised = on_each(urls.len(), |line| match &looked[line] {
+            Found::Ours(_) => ask_promise(&urls[line], &promise),
+            other => other.clone(),
+        });
+        // Whoever refuses a first reign has heard of another one.
+        let count =
+            |found: &[Found]| found.iter().filter(|it| matches!(it, Found::Ours(_))).count();
+        let is_refused = is_first && count(&promised) < count(&looked);
+        if is_refused || !candidate.is_enough(&promised, is_first) {
+            return Err(wait("too few secondaries promise to follow".into()));
+        }
+        let mut known = promised.clone();
+        if candidate.recovery == Recovery::Any {
+            // Whoever cannot promise, as on a full disk, may have the better log all the same.
+            let silent = known.iter_mut().zip(looked).filter(|(it, _)| **it == Found::Nothing);
+            silent.for_each(|(it, looked)| *it = looked);
+        }
+        if let Some((index, standing)) = best(&known, candidate.rank(&promised)) {
+            let better =
+                self.fetch(&urls[index], standing, standing.position.last_seq, reign.epoch);
+            let better = better.map_err(|error| {
+                wait(format!("the better log of {} cannot be fetched: {error}", urls[index]))
+            })?;
+            self.adopt(better, reign.epoch)?;
+        }
+        self.persist_reign(reign)?;
+        Ok((reign, promised))
+    }
+
+    fn candidate(&self, takeover: bool, is_late: bool) -> Candidate<'_> {
+        let (state, recovery) = (self.lock(), self.options.recovery);
+        let (facts, last_seq) = (state.facts, state.log.last_seq());
+        let url = &self.options.url;
+        Candidate { id: facts.id, url, facts, last_seq, recovery, takeover, is_late }
+    }
+
+    /// Notes how this master waits, and says so in the log when it changes.
+    fn wait(&self, phase: Phase) {
+        let mut state = self.lock();
+        if state.phase != phase {
+            if let Phase::Waiting { why, master, .. } = &phase {
+                let master = master.as_ref().map_or("", |heard| heard.url.as_str());
+                warn!("waiting reason={why:?} master={master:?}");
+            }
+            state.phase = phase;
+        }
+        drop(state);
+        self.begun.notify_all();
+    }
+
+    /// Keeps the log of a master that stands by level with what is committed.
+    fn follow(&self, found: &[Found]) {
+        let standings = self.urls().iter().zip(found).filter_map(|(url, found)| match found {
+            Found::Ours(standing) => Some((url, standing)),
+            _ => None,
+        });
+        let furthest = standings.max_by_key(|(_, standing)| standing.committed_seq);
+        let Some((url, standing)) = furthest else { return };
+        if standing.committed_seq <= self.lock().log.last_seq() {
+            return;
+        }
+        let level = self
+            .fetch(url, standing, standing.committed_seq, standing.position.epoch)
+            .and_then(|better| self.adopt(better, standing.position.epoch).map_err(|e| e.problem));
+        if let Err(error) = level {
+            warn!("failed to follow from={url} error={error:?}");
+        }
+    }
+
+    /// Fetches what the own log lacks of this one, up to the entry `until`. Epochs grow along a log,
+    /// so a copy that follows a later epoch than `most` meanwhile is left alone.
+    fn fetch(&self, url: &str, from: &Standing, until: Seq, most: Epoch) -> Result<Better, String> {
+        let client = Client::new(url, FETCH_TIMEOUT);
+        let mut keep = self.find_common(&client, from)?;
+        let mut last = (keep, self.lock().log.epoch_of(keep));
+        let mut entries = Recovered::new();
+        while last.0 < until {
+            let mut batch = batch(&client, last.0.next())?;
+            if batch.epoch > most {
+                return Err(format!("it follows epoch {} now", batch.epoch));
+            }
+            let wanted = usize::try_from(until.0 - last.0.0).unwrap_or(usize::MAX);
+            batch.drafts.truncate(wanted);
+            if batch.prev_epoch != last.1 {
+                return Err(format!("it has another entry at {} now", last.0));
+            }
+            last = (batch.last(), batch.epoch);
+            if entries.is_empty() {
+                // Perhaps the own log has some of these too.
+                let log = &self.lock().log;
+                let differs = log.find_difference(batch.epoch, batch.first, &batch.drafts);
+                let held = log.last_seq().min(batch.last());
+                keep = differs.map_or(held, Seq::previous);
+                let known = usize::try_from(keep.next().0 - batch.first.0).unwrap_or(usize::MAX);
+                batch.drafts.drain(..known.min(batch.drafts.len()));
+            }
+            if !batch.drafts.is_empty() {
+                entries.push((batch.epoch, batch.drafts));
+            }
+        }
+        info!("fetched entries from={url} first_seq={} last_seq={}", keep.next(), last.0);
+        Ok(Better { keep, entries })
+    }
+
+    /// A place up to which both logs are the same; not always the last one.
+    fn find_common(&self, client: &Client, from: &Standing) -> Result<Seq, String> {
+        let (mut seq, mut step) = (self.lock().log.last_seq(), 1);
+        seq = seq.min(from.position.last_seq);
+        while seq > Seq::NONE {
+            let theirs = if seq == from.position.last_seq {
+                from.position.last_epoch
+            } else {
+                batch(client, seq.next())?.prev_epoch
+            };
+            // Epoch 0 names no entry.
+            if theirs == self.lock().log.epoch_of(seq) && theirs > Epoch::default() {
                 break;
             }
-            Err(error) => warn!("failed to recover from={} error={error:?}", best.url),
+            seq = Seq(seq.0.saturating_sub(step));
+            step *= 2;
         }
-    }
-    replication.begin_reign(epoch, &recovered, couriers, &told);
-    info!("began a reign epoch={epoch} last_seq={}", replication.lock().log.last_seq());
-}
-
-/// The secondaries of ours that have answered; the best last: the highest epoch, and of those the
-/// longest log.
-fn copies<'a>(urls: &'a [String], answers: &[Found]) -> Vec<Copy<'a>> {
-    let copies = urls.iter().zip(answers).filter_map(|(url, answer)| match answer {
-        Found::Ours(position) => Some(Copy { url, position: position.clone() }),
-        Found::Nothing | Found::Original => None,
-    });
-    let mut copies: Vec<Copy<'_>> = copies.collect();
-    copies.sort_by_key(Copy::rank);
-    copies
-}
-
-/// Fills the gaps in `told`: a secondary whose disk has failed cannot record the new epoch, but its
-/// log can still be read, so it is asked again without one.
-fn with_untold(urls: &[String], heard: &[Found], mut told: Vec<Found>) -> Vec<Found> {
-    let is_untold = |line: &usize| heard[*line] != Found::Nothing && told[*line] == Found::Nothing;
-    let untold: Vec<usize> = (0..urls.len()).filter(is_untold).collect();
-    let asked: Vec<&String> = untold.iter().map(|line| &urls[*line]).collect();
-    // It has had its time; one that lives answers at once.
-    let soon = Instant::now() + 2 * ASK_INTERVAL;
-    for (line, answer) in untold.iter().zip(ask_all(&asked, Epoch::default(), soon)) {
-        told[*line] = answer;
-    }
-    told
-}
-
-/// That the better ones of these logs begin with the own one.
-fn all_continue(copies: &[Copy<'_>], own: (Epoch, Seq)) -> Result<(), String> {
-    copies.iter().rev().try_for_each(|copy| copy.continues(own))
-}
-
-impl Copy<'_> {
-    fn rank(&self) -> (Epoch, Seq) {
-        (self.position.last_epoch, self.position.last_seq)
+        Ok(seq)
     }
 
-    /// That its log begins with the own one, if it is the better of the two.
-    fn continues(&self, own: (Epoch, Seq)) -> Result<(), String> {
-        let (epoch, last) = own;
-        if last == Seq::NONE || self.rank() <= own {
-            return Ok(());
+    /// Takes over a better log, which a reign of this epoch has or begins with: in memory, and on
+    /// the disk if there is one.
+    fn adopt(&self, better: Better, epoch: Epoch) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let (first, last) = (better.keep.next(), state.log.last_seq());
+        if first <= last {
+            if let Some(store) = &self.store {
+                store.set_aside(&state.log.batch(first, usize::MAX), epoch)?;
+            }
+            warn!(
+                "dropped entries that the better log does not have first_seq={first} last_seq={last}"
+            );
+            state.dropped += last.next().0 - first.0;
+            state.log.drop_from(first);
         }
-        let diverged = || {
-            format!(
-                "the log on disk ends with entry {last} of epoch {epoch}, which {} does not have: \
-                 it has another log of a later epoch",
-                self.url
-            )
+        for (epoch, drafts) in &better.entries {
+            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
+        }
+        drop(state);
+        let Some(store) = &self.store else { return Ok(()) };
+        // Nobody else changes the log meanwhile.
+        let batch_from = |first| {
+            let state = self.lock();
+            (state.log.batch(first, TRANSACTION_BYTES), state.facts)
         };
-        if self.position.last_seq <= last {
-            return Err(diverged());
+        let (mut batch, facts) = batch_from(first);
+        loop {
+            store.write(&batch, &facts)?;
+            let next = batch.last().next();
+            batch = batch_from(next).0;
+            if batch.last() < next {
+                return Ok(());
+            }
         }
-        match batch(&Client::new(self.url, FETCH_TIMEOUT), last.next()) {
-            Ok(batch) if batch.prev_epoch != epoch => Err(diverged()),
-            // It is asked again before anything is taken from it.
-            _ => Ok(()),
-        }
+    }
+
+    /// Writes the reign to the disk before anything is sent in it. The log counts as the reign's
+    /// from now on.
+    fn persist_reign(&self, reign: Reign) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let log_epoch = if reign.is_first() { state.facts.log_epoch } else { reign.epoch };
+        let facts = Facts { promised: reign, followed: true, log_epoch, ..state.facts };
+        let nothing = state.log.batch(state.log.last_seq().next(), 0);
+        state.facts = facts;
+        drop(state);
+        self.store.as_ref().map_or(Ok(()), |store| store.write(&nothing, &facts))
+    }
+
+    /// Begins a reign. `couriers` are the threads of the lines, and `found` holds the answer of each
+    /// secondary.
+    pub fn begin_reign(&self, reign: Reign, couriers: Vec<Thread>, found: &[Found]) {
+        let mut state = self.lock();
+        let State { log, lines, .. } = &mut *state;
+        let on_disk = self.store.as_ref().map(|_| log.last_seq());
+        lines.begin_reign(reign, log, on_disk, found, Instant::now());
+        let asleep = |thread| Courier { thread, sleeps_until: When::Blocked, out_with: None };
+        state.couriers = couriers.into_iter().map(asleep).collect();
+        state.phase = Phase::Reigning;
+        let last = state.lines.stored_seq();
+        self.ring(&state.lines);
+        self.rounds.answered.ring(state.lines.answered_number());
+        wake_couriers(state, Instant::now());
+        self.begun.notify_all();
+        info!("began a reign epoch={reign} last_seq={last}");
     }
 }
 
-/// Finds an epoch that is greater than every one the secondaries have heard of, tells it to them,
-/// and returns it with their answers.
-fn announce(
-    urls: &[String],
-    heard: Vec<Found>,
-    own: Epoch,
-    deadline: Instant,
-) -> (Epoch, Vec<Found>) {
-    let mut answers = heard;
-    loop {
-        let epoch = new_epoch(greatest_epoch(&answers).max(own));
-        // Those that have answered answer again soon; the others have had their time.
-        let soon = deadline.max(Instant::now() + HEARTBEAT_TIMEOUT);
-        let present = urls.iter().zip(&answers).filter(|(_, answer)| **answer != Found::Nothing);
-        let present: Vec<&String> = present.map(|(url, _)| url).collect();
-        let told = ask_all(&present, epoch, soon);
-        let heard = answers.iter_mut().filter(|answer| **answer != Found::Nothing);
-        heard.zip(told).for_each(|(answer, told)| *answer = told);
-        // If somebody else has begun a reign meanwhile, begin a greater one.
-        if greatest_epoch(&answers) <= epoch {
-            return (epoch, answers);
-        }
-    }
-}
-
-fn greatest_epoch(answers: &[Found]) -> Epoch {
-    let epoch = |answer: &Found| match answer {
-        Found::Ours(position) => position.epoch,
-        Found::Nothing | Found::Original => Epoch::default(),
-    };
-    answers.iter().map(epoch).max().unwrap_or_default()
-}
-
-/// Asks every secondary at the same time until it has answered or the deadline has passed.
-fn ask_all(urls: &[&String], epoch: Epoch, deadline: Instant) -> Vec<Found> {
+/// Does this for each line at the same time.
+fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
+    let ask = &ask;
     thread::scope(|scope| {
-        let threads = urls.iter().map(|url| scope.spawn(move || ask_until(url, epoch, deadline)));
-        let asked: Vec<_> = threads.collect();
-        asked.into_iter().map(|thread| thread.join().unwrap_or(Found::Nothing)).collect()
+        let asked: Vec<_> = (0..lines).map(|line| scope.spawn(move || ask(line))).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
     })
 }
 
-fn ask_until(url: &str, epoch: Epoch, deadline: Instant) -> Found {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let client = Client::new(url, left.clamp(Duration::from_millis(1), HEARTBEAT_TIMEOUT));
-    let nothing = Heartbeat { epoch, ..Heartbeat::default() };
-    loop {
-        match ask(&client, &nothing) {
-            Ok(Some(heard)) => return Found::Ours(heard.position),
-            Ok(None) => return Found::Original,
-            Err(error) if Instant::now() + ASK_INTERVAL >= deadline => {
-                warn!("began without a secondary secondary={url} error={error:?}");
-                return Found::Nothing;
-            }
-            Err(_) => thread::sleep(ASK_INTERVAL),
-        }
+/// Asks a secondary where it stands.
+fn look(url: &str) -> Found {
+    match ask(&Client::new(url, LOOK_TIMEOUT), &Heartbeat::default()) {
+        Ok(Some(standing)) => Found::Ours(standing),
+        Ok(None) => Found::Original,
+        Err(error) if [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) => Found::Refused,
+        Err(_) => Found::Nothing,
     }
 }
 
-/// Tries again while there is time: a copy that was found must not be lost to one failed call.
-fn fetch_patiently(
-    from: &Copy<'_>,
-    own: (Epoch, Seq),
-    deadline: Instant,
-) -> Result<Recovered, String> {
-    loop {
-        match fetch(from, own) {
-            Err(error) if Instant::now() < deadline => {
-                debug!("failed to fetch from={} error={error:?}", from.url);
-                thread::sleep(ASK_INTERVAL);
-            }
-            result => return result,
+fn ask_promise(url: &str, promise: &Promise) -> Found {
+    let body = serde_json::to_vec(promise).expect("a promise has only string keys");
+    let answer = match Client::new(url, PROMISE_TIMEOUT).post("/promise", &body) {
+        Ok(answer) => answer,
+        Err(error) => {
+            warn!("no promise secondary={url} error={error:?}");
+            return Found::Nothing;
+        }
+    };
+    match serde_json::from_slice(&answer.body) {
+        Ok(standing) if answer.status == 200 => Found::Ours(standing),
+        _ => {
+            let body = String::from_utf8_lossy(&answer.body);
+            warn!("no promise secondary={url} status={} answer={body:?}", answer.status);
+            Found::Nothing
         }
     }
-}
-
-/// Everything that follows the own log.
-fn fetch(from: &Copy<'_>, (own_epoch, own_last): (Epoch, Seq)) -> Result<Recovered, String> {
-    let client = Client::new(from.url, FETCH_TIMEOUT);
-    let (mut recovered, mut last, mut last_epoch) = (Recovered::new(), own_last, own_epoch);
-    while last < from.position.last_seq {
-        let batch = batch(&client, last.next())?;
-        if batch.prev_epoch != last_epoch {
-            return Err(format!("has another entry at {last}"));
-        }
-        (last, last_epoch) = (batch.last(), batch.epoch);
-        recovered.push((batch.epoch, batch.drafts));
-    }
-    info!("recovered entries from={} last_seq={last}", from.url);
-    Ok(recovered)
 }
 
 /// Some entries from this one on, in the form of a call.
@@ -262,54 +366,6 @@ fn new_epoch(highest: Epoch) -> Epoch {
     let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
     let least = now.max(highest.0.saturating_add(1));
     Epoch(least.saturating_add(random() % DRAWN_FROM))
-}
-
-impl Replication {
-    /// Begins a reign over the log and the entries that were recovered beyond it. `couriers` are
-    /// the threads of the lines, and `found` holds the answer of each secondary to the recovery.
-    pub fn begin_reign(
-        &self,
-        epoch: Epoch,
-        recovered: &[(Epoch, Vec<Draft>)],
-        couriers: Vec<Thread>,
-        found: &[Found],
-    ) {
-        self.persist_epoch(epoch);
-        let mut state = self.lock();
-        for (epoch, drafts) in recovered {
-            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
-        }
-        let State { log, lines, .. } = &mut *state;
-        lines.begin_reign(epoch, log, found, Instant::now());
-        let asleep = |thread| Courier { thread, sleeps_until: When::Blocked, out_with: None };
-        state.couriers = couriers.into_iter().map(asleep).collect();
-        state.recovering = false;
-        self.ring(&state.lines);
-        self.rounds.answered.ring(state.lines.answered_number());
-        wake_couriers(state, Instant::now());
-        self.begun.notify_all();
-    }
-
-    /// Writes the epoch to the disk before any entry is sent in it: a restart must not begin it
-    /// again.
-    fn persist_epoch(&self, epoch: Epoch) {
-        let Some(store) = &self.store else { return };
-        let none = {
-            let state = self.lock();
-            state.log.batch(state.log.last_seq().next(), 0)
-        };
-        if let Err(error) = store.write(&none, epoch) {
-            self.lock().fail_disk(error);
-        }
-    }
-
-    /// Keeps this master from reigning: it serves what it has, and says why.
-    pub fn bar(&self, why: String) {
-        let mut state = self.lock();
-        (state.barred, state.recovering) = (Some(why), false);
-        drop(state);
-        self.begun.notify_all();
-    }
 }
 
 #[cfg(test)]

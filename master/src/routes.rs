@@ -13,7 +13,7 @@ use common::logging::excerpt;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
-use common::wire::EXPECTED_MSG;
+use common::wire::{EXPECTED_MSG, Heard};
 use log::{debug, info, warn};
 use serde_json::json;
 
@@ -23,6 +23,7 @@ use crate::events;
 use crate::outcome::{Missing, NotAppended, Outcome, ReadOnly, Stored};
 use crate::scrape;
 use crate::state::Replication;
+use crate::succession::Succession;
 
 /// The preference for an answer that does not grow with the log.
 const MINIMAL: &str = "return=minimal";
@@ -41,28 +42,29 @@ const READ: &str = "GET, HEAD";
 /// Answers requests to the master.
 #[derive(Debug)]
 pub struct Routes {
-    replication: Arc<Replication>,
+    succession: Arc<Succession>,
     wtimeout: Duration,
     followers: Followers,
     openapi: String,
 }
 
 impl Routes {
-    /// Routes to this replication; `wtimeout` is for requests with a `w` that do not say, and so
+    /// Routes to the replication that reigns; `wtimeout` is for requests with a `w` that do not say, and so
     /// many clients may follow the log.
-    pub fn new(replication: Arc<Replication>, wtimeout: Duration, followers: usize) -> Routes {
+    pub fn new(succession: Arc<Succession>, wtimeout: Duration, followers: usize) -> Routes {
         let (followers, openapi) = (Followers::new(followers), openapi::document(OPENAPI));
-        Routes { replication, wtimeout, followers, openapi }
+        Routes { succession, wtimeout, followers, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
+        let replication = &self.succession.current();
         let path = request.path.as_str();
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         match (path, method) {
             ("/", "GET") => Response::text(200, "text/html; charset=utf-8", PAGE),
-            ("/health", "GET") => self.health(),
-            ("/ready", "GET") => self.ready(),
-            ("/metrics", "GET") => scrape::answer(&self.replication, &self.followers, http),
+            ("/health", "GET") => health(replication),
+            ("/ready", "GET") => ready(replication),
+            ("/metrics", "GET") => scrape::answer(replication, &self.followers, http),
             ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
@@ -70,188 +72,225 @@ impl Routes {
                 Response::method_not_allowed(READ)
             }
             ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
-            _ if path.starts_with("/secondaries/") => self.chaos(path, method, request),
+            _ if path.starts_with("/secondaries/") => {
+                chaos(replication.urls(), path, method, request)
+            }
             _ if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
         }
     }
 
-    /// Passes on what concerns a secondary's faults: a page cannot reach it by the name that the
-    /// master knows.
-    fn chaos(&self, path: &str, method: &str, request: &Request) -> Response {
-        let mut paths = self.replication.urls().iter().enumerate();
-        let Some((_, url)) = paths.find(|(index, _)| path == format!("/secondaries/{index}/chaos"))
-        else {
-            return Response::not_found();
-        };
-        let client = Client::new(url, CHAOS_TIMEOUT);
-        let answer = match method {
-            "GET" => client.get("/chaos"),
-            "PUT" => client.put("/chaos", &request.body),
-            _ => return Response::method_not_allowed("GET, HEAD, PUT"),
-        };
-        match answer {
-            Ok(Answer { status: status @ (200 | 400 | 404), body }) => {
-                Response::text(status, "application/json", body)
-            }
-            Ok(Answer { status, .. }) => Response::error(502, &format!("{url} answered {status}")),
-            Err(error) => Response::error(502, &format!("{url} did not answer: {error}")),
-        }
-    }
-
-    fn health(&self) -> Response {
-        let state = self.replication.lock();
-        let statuses = state.statuses(Instant::now()).into_iter();
-        let reason = state.read_only().map(|why| why.to_string());
-        let health = MasterHealth {
-            status: "ok".into(),
-            secondaries: self.replication.urls().to_vec(),
-            count: state.lines.stored_seq().0,
-            epoch: state.lines.epoch(),
-            last_seq: state.log.last_seq(),
-            committed_seq: state.lines.committed_seq(),
-            read_only: reason.is_some(),
-            reason,
-            secondary_statuses: statuses.map(|(url, it)| (url.to_string(), it)).collect(),
-        };
-        drop(state);
-        Response::json(200, &health)
-    }
-
-    fn ready(&self) -> Response {
-        let state = self.replication.lock();
-        if state.recovering {
-            return Response::not_ready("recovering");
-        }
-        match state.read_only() {
-            Some(why) => Response::not_ready(&why.to_string()),
-            None => Response::json(200, &json!({ "status": "ready" })),
-        }
-    }
-
     fn post(&self, request: &Request, reply: Reply) {
         let start = Instant::now();
-        let (draft, concern) = match self.parse(request) {
+        let replication = self.succession.current();
+        let nodes = replication.urls().len() + 1;
+        let (draft, concern) = match parse(request, nodes, self.wtimeout) {
             Ok(parsed) => parsed,
             Err(refusal) => return reply.send(refusal),
         };
         // RFC 7240.
         let preferences = request.header("Prefer").unwrap_or("").split([',', ';']);
         let minimal = preferences.map(str::trim).any(|one| one.eq_ignore_ascii_case(MINIMAL));
-        self.replication.write(&draft, concern, |_, outcome| {
+        replication.write(&draft, concern, |replication, outcome| {
             let msg = excerpt(&draft.message);
-            reply.send(self.conclude(outcome, concern, minimal, &msg, start.elapsed()));
+            let duration = start.elapsed();
+            reply.send(conclude(replication, outcome, concern, minimal, &msg, duration));
         });
     }
+}
 
-    /// Counts and logs the outcome of a POST, and makes the answer to it.
-    fn conclude(
-        &self,
-        outcome: Outcome,
-        concern: Concern,
-        minimal: bool,
-        msg: &str,
-        duration: Duration,
-    ) -> Response {
-        let metrics = &self.replication.metrics;
-        let (seconds, ms) = (duration.as_secs_f64(), duration.as_millis() as u64);
-        match outcome {
-            Outcome::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
-                metrics.created.observe(seconds);
-                metrics.duplicates.fetch_add(duplicate.into(), Relaxed);
-                let event = if duplicate { "recognised a duplicate" } else { "appended" };
-                info!("{event} seq={seq} msg={msg} duration_ms={ms}");
-                acks.retain(|ack| ack.ack == AckState::Ok);
-                let w = concern.acks_needed(self.replication.urls().len()) + 1;
-                let created = Created { acks, duration_ms: ms, w, seq, duplicate };
-                self.created(&created, minimal)
-            }
-            Outcome::Unacknowledged { stored, node, why } => {
-                metrics.failed.observe(seconds);
-                let failed = unacknowledged(concern, stored, &node, &why);
-                warn!(
-                    "appended without all acks seq={} msg={msg} secondary={node} detail={:?} \
-                     duration_ms={ms}",
-                    failed.seq,
-                    why.to_string(),
-                );
-                Response::json(502, &failed)
-            }
-            Outcome::DiskFailed(seq, StoreError { problem, is_full }) => {
-                metrics.failed.observe(seconds);
-                metrics.refused.add("disk");
-                warn!("appended without storing seq={seq} msg={msg} error={problem:?}");
-                let error = "The master's disk has failed";
-                let body =
-                    json!({ "error": error, "detail": problem, "seq": seq, "stored": "unknown" });
-                Response::json(if is_full { 507 } else { 500 }, &body)
-            }
-            Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
-                metrics.refused.add("key_reused");
-                debug!("refused a reused key seq={seq} msg={msg}");
-                let error = "This Idempotency-Key was used with another message";
-                Response::json(422, &json!({ "error": error, "seq": seq, "stored": false }))
-            }
-            Outcome::NotAppended(NotAppended::LogFull) => {
-                metrics.refused.add("log_full");
-                debug!("refused a message reason=\"log full\"");
-                Response::refused(507, "log full")
-            }
-            Outcome::NotAppended(NotAppended::ReadOnly(why)) => self.read_only(&why),
+/// Counts and logs the outcome of a POST, and makes the answer to it.
+fn conclude(
+    replication: &Replication,
+    outcome: Outcome,
+    concern: Concern,
+    minimal: bool,
+    msg: &str,
+    duration: Duration,
+) -> Response {
+    let metrics = &replication.metrics;
+    let (seconds, ms) = (duration.as_secs_f64(), duration.as_millis() as u64);
+    match outcome {
+        Outcome::Acknowledged(Stored { seq, duplicate, mut acks, .. }) => {
+            metrics.created.observe(seconds);
+            metrics.duplicates.fetch_add(duplicate.into(), Relaxed);
+            let event = if duplicate { "recognised a duplicate" } else { "appended" };
+            info!("{event} seq={seq} msg={msg} duration_ms={ms}");
+            acks.retain(|ack| ack.ack == AckState::Ok);
+            let w = concern.acks_needed(replication.urls().len()) + 1;
+            let created = Created { acks, duration_ms: ms, w, seq, duplicate };
+            created_answer(replication, &created, minimal)
         }
-    }
-
-    /// The refusal of a message that cannot be appended now.
-    fn read_only(&self, why: &ReadOnly) -> Response {
-        let (reason, status, error) = match why {
-            ReadOnly::NoQuorum { .. } => ("read_only", 503, "no quorum"),
-            ReadOnly::Fenced(_) => ("read_only", 503, "fenced"),
-            ReadOnly::Barred(_) => ("read_only", 503, "diverged"),
-            ReadOnly::DiskFailed(error) if error.is_full => ("disk", 507, "the disk has failed"),
-            ReadOnly::DiskFailed(_) => ("disk", 500, "the disk has failed"),
-        };
-        self.replication.metrics.refused.add(reason);
-        let detail = why.to_string();
-        debug!("refused a message reason={detail:?}");
-        let error = format!("{error}, master is read-only");
-        let body = json!({ "error": error, "detail": detail, "stored": false });
-        let response = Response::json(status, &body);
-        if status == 503 { response.with_header("Retry-After", "1") } else { response }
-    }
-
-    /// The answer 201: the original's, which carries the whole log, or the short one of a client
-    /// that prefers it.
-    fn created(&self, created: &Created, minimal: bool) -> Response {
-        let response = if minimal {
-            Response::json(201, created).with_header("Preference-Applied", MINIMAL)
-        } else {
-            // `{"messages":[…]` and `{"acks":…}` become one object.
-            let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
-            rest[0] = b',';
-            let state = self.replication.lock();
-            let last = state.lines.stored_seq();
-            Response::chunks(201, reading::messages_object(&state.log, Seq(1), last, &rest))
-        };
-        response.with_header("Location", format!("/messages/{}", created.seq))
-    }
-
-    fn parse(&self, request: &Request) -> Result<(Draft, Concern), Response> {
-        let Ok(post) = read_object::<PostMessage>(&request.body) else {
-            return Err(Response::error(400, EXPECTED_MSG));
-        };
-        let nodes = self.replication.urls().len() + 1;
-        let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
-        let concern = Concern::parse(w, wtimeout, nodes, self.wtimeout)
-            .map_err(|error| Response::refused(400, &error))?;
-        let key = request.header("Idempotency-Key");
-        let is_key = |key: &str| {
-            (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if key.is_some_and(|key| !is_key(key)) {
-            let error = "Idempotency-Key must be 1 to 255 visible characters";
-            return Err(Response::refused(400, error));
+        Outcome::Unacknowledged { stored, node, why } => {
+            metrics.failed.observe(seconds);
+            let failed = unacknowledged(concern, stored, &node, &why);
+            warn!(
+                "appended without all acks seq={} msg={msg} secondary={node} detail={:?} \
+                 duration_ms={ms}",
+                failed.seq,
+                why.to_string(),
+            );
+            Response::json(502, &failed)
         }
-        Ok((Draft { message: post.msg, key: key.map(Into::into) }, concern))
+        Outcome::DiskFailed(seq, StoreError { problem, is_full }) => {
+            metrics.failed.observe(seconds);
+            metrics.refused.add("disk");
+            warn!("appended without storing seq={seq} msg={msg} error={problem:?}");
+            let error = "The master's disk has failed";
+            let body =
+                json!({ "error": error, "detail": problem, "seq": seq, "stored": "unknown" });
+            Response::json(if is_full { 507 } else { 500 }, &body)
+        }
+        Outcome::NotAppended(NotAppended::KeyReused(seq)) => {
+            metrics.refused.add("key_reused");
+            debug!("refused a reused key seq={seq} msg={msg}");
+            let error = "This Idempotency-Key was used with another message";
+            Response::json(422, &json!({ "error": error, "seq": seq, "stored": false }))
+        }
+        Outcome::NotAppended(NotAppended::LogFull) => {
+            metrics.refused.add("log_full");
+            debug!("refused a message reason=\"log full\"");
+            Response::refused(507, "log full")
+        }
+        Outcome::NotAppended(NotAppended::ReadOnly(why)) => read_only(replication, &why),
+    }
+}
+
+/// The refusal of a message that cannot be appended now.
+fn read_only(replication: &Replication, why: &ReadOnly) -> Response {
+    let (reason, status, error) = match why {
+        ReadOnly::NoQuorum { .. } => ("read_only", 503, "no quorum"),
+        ReadOnly::Waiting(..) | ReadOnly::Fenced(..) => ("read_only", 503, "not reigning"),
+        ReadOnly::DiskFailed(error) if error.is_full => ("disk", 507, "the disk has failed"),
+        ReadOnly::DiskFailed(_) => ("disk", 500, "the disk has failed"),
+    };
+    replication.metrics.refused.add(reason);
+    if status == 503 && !matches!(why, ReadOnly::NoQuorum { .. }) {
+        return elsewhere(why, "/messages");
+    }
+    let detail = why.to_string();
+    debug!("refused a message reason={detail:?}");
+    let error = format!("{error}, master is read-only");
+    let body = json!({ "error": error, "detail": detail, "stored": false });
+    let response = Response::json(status, &body);
+    if status == 503 { response.with_header("Retry-After", "1") } else { response }
+}
+
+/// The answer 201: the original's, which carries the whole log, or the short one of a client
+/// that prefers it.
+fn created_answer(replication: &Replication, created: &Created, minimal: bool) -> Response {
+    let response = if minimal {
+        Response::json(201, created).with_header("Preference-Applied", MINIMAL)
+    } else {
+        // `{"messages":[…]` and `{"acks":…}` become one object.
+        let mut rest = serde_json::to_vec(created).expect("a wire body has only string keys");
+        rest[0] = b',';
+        let state = replication.lock();
+        let last = state.lines.stored_seq();
+        Response::chunks(201, reading::messages_object(&state.log, Seq(1), last, &rest))
+    };
+    response.with_header("Location", format!("/messages/{}", created.seq))
+}
+
+fn parse(
+    request: &Request,
+    nodes: usize,
+    default_wtimeout: Duration,
+) -> Result<(Draft, Concern), Response> {
+    let Ok(post) = read_object::<PostMessage>(&request.body) else {
+        return Err(Response::error(400, EXPECTED_MSG));
+    };
+    let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
+    let concern = Concern::parse(w, wtimeout, nodes, default_wtimeout)
+        .map_err(|error| Response::refused(400, &error))?;
+    let key = request.header("Idempotency-Key");
+    let is_key = |key: &str| {
+        (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if key.is_some_and(|key| !is_key(key)) {
+        let error = "Idempotency-Key must be 1 to 255 visible characters";
+        return Err(Response::refused(400, error));
+    }
+    Ok((Draft { message: post.msg, key: key.map(Into::into) }, concern))
+}
+
+/// Passes on what concerns a secondary's faults: a page cannot reach it by the name that the
+/// master knows.
+fn chaos(urls: &[String], path: &str, method: &str, request: &Request) -> Response {
+    let mut paths = urls.iter().enumerate();
+    let Some((_, url)) = paths.find(|(index, _)| path == format!("/secondaries/{index}/chaos"))
+    else {
+        return Response::not_found();
+    };
+    let client = Client::new(url, CHAOS_TIMEOUT);
+    let answer = match method {
+        "GET" => client.get("/chaos"),
+        "PUT" => client.put("/chaos", &request.body),
+        _ => return Response::method_not_allowed("GET, HEAD, PUT"),
+    };
+    match answer {
+        Ok(Answer { status: status @ (200 | 400 | 404), body }) => {
+            Response::text(status, "application/json", body)
+        }
+        Ok(Answer { status, .. }) => Response::error(502, &format!("{url} answered {status}")),
+        Err(error) => Response::error(502, &format!("{url} did not answer: {error}")),
+    }
+}
+
+fn health(replication: &Replication) -> Response {
+    let state = replication.lock();
+    let statuses = state.statuses(Instant::now()).into_iter();
+    let reason = state.read_only().map(|why| why.to_string());
+    let health = MasterHealth {
+        status: "ok".into(),
+        secondaries: replication.urls().to_vec(),
+        count: state.lines.stored_seq().0,
+        epoch: state.lines.reign().epoch,
+        last_seq: state.log.last_seq(),
+        committed_seq: state.lines.committed_seq(),
+        read_only: reason.is_some(),
+        reason,
+        secondary_statuses: statuses.map(|(url, it)| (url.to_string(), it)).collect(),
+    };
+    drop(state);
+    Response::json(200, &health)
+}
+
+fn ready(replication: &Replication) -> Response {
+    let state = replication.lock();
+    match state.read_only() {
+        Some(ReadOnly::Waiting(why, Some(Heard { url, .. }))) => {
+            Response::json(503, &json!({ "status": why, "master": url }))
+        }
+        Some(why) => Response::not_ready(&why.to_string()),
+        None => Response::json(200, &json!({ "status": "ready" })),
+    }
+}
+
+/// Where a read is to go while another master reigns and this one stands by.
+fn away(replication: &Replication, request: &Request) -> Option<Response> {
+    let why = replication.lock().read_only().filter(|why| why.master().is_some())?;
+    let target = match request.query.as_str() {
+        "" => request.path.clone(),
+        query => format!("{}?{query}", request.path),
+    };
+    matches!(why, ReadOnly::Waiting(..)).then(|| elsewhere(&why, &target))
+}
+
+/// Where the master is that reigns, or when to ask again.
+fn elsewhere(why: &ReadOnly, target: &str) -> Response {
+    let (error, master) = match why {
+        ReadOnly::Fenced(..) => ("fenced, master is read-only", why.master()),
+        _ => ("not reigning, master is read-only", why.master()),
+    };
+    debug!("refused a request reason={:?}", why.to_string());
+    let body =
+        json!({ "error": error, "detail": why.to_string(), "stored": false, "master": master });
+    match (why, master) {
+        (ReadOnly::Waiting(..), Some(url)) => {
+            Response::json(307, &body).with_header("Location", format!("{url}{target}"))
+        }
+        _ => Response::json(503, &body).with_header("Retry-After", "1"),
     }
 }
 
@@ -283,10 +322,14 @@ impl Handler for Routes {
         match (request.path.as_str(), request.method.as_str()) {
             ("/messages", "POST") => self.post(request, reply),
             ("/events", "GET" | "HEAD") => {
-                events::answer(reply, &self.replication, &self.followers);
+                events::answer(reply, &self.succession.current(), &self.followers);
             }
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
-                follow::answer(request, reply, &*self.replication, &self.followers);
+                let replication = self.succession.current();
+                match away(&replication, request) {
+                    Some(answer) => reply.send(answer),
+                    None => follow::answer(request, reply, &*replication, &self.followers),
+                }
             }
             _ => {
                 let answer = self.answer(request, reply.stats());

@@ -19,7 +19,7 @@ pub fn answer(replication: &Replication, followers: &Followers, http: Stats) -> 
     let lines = &state.lines;
     let bytes = (state.log.bytes(), replication.max_log_bytes());
     let (last_seq, is_read_only) = (lines.stored_seq(), state.read_only().is_some());
-    let (epoch, committed_seq) = (lines.epoch().0 as f64, lines.committed_seq().0 as f64);
+    let (epoch, committed_seq) = (lines.reign().epoch.0 as f64, lines.committed_seq().0 as f64);
     let statuses = state.statuses(Instant::now());
     drop(state);
     let refused = replication.metrics.refused.iter();

@@ -1,10 +1,12 @@
 //! How the master was started.
 
 use clap::{Parser, Subcommand};
+use common::client::check_base_url;
 use common::setting_table;
 use common::settings::{EXAMPLE, MAX_TIMEOUT_MS, NodeArgs, NodeSettings};
 
 use crate::concern::majority;
+use crate::takeover::Recovery;
 
 /// The master of the replicated log: orders messages and replicates them to every secondary
 #[derive(Debug, Parser)]
@@ -14,6 +16,9 @@ pub struct Cli {
     node: NodeArgs,
     #[command(flatten)]
     own: Args,
+    /// Begin a reign now, whoever reigns: an operator's word
+    #[arg(long)]
+    pub takeover: bool,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -55,9 +60,32 @@ setting_table! {
         format!("a whole number from 1 to {}", secondaries.len() + 1),
         |text| parse_quorum(text, secondaries.len() + 1)
     );
-    /// How long a starting master waits for secondaries to say what they hold, in milliseconds
-    /// [default: 5000]
+    /// How long a first reign, and RECOVERY=any, waits for all secondaries to answer, in
+    /// milliseconds; 0 for as long as it takes [default: 5000]
     recovery_timeout_ms: u64, "MS" => number(5000, 0..=MAX_TIMEOUT_MS);
+    /// With how many secondaries a reign begins: auto with as many as no acknowledged entry needs
+    /// more, a first reign with those that answer; quorum with as many in a first reign too; any
+    /// with those that answer in time, at the cost of entries [default: auto]
+    recovery: Recovery, "auto|quorum|any" => parse(
+        Recovery::Auto,
+        "auto, quorum or any",
+        parse_recovery
+    );
+    /// The base URL of this master for clients and secondaries [default: http://HOST:PORT, for
+    /// 0.0.0.0 with the name of the machine]
+    advertise_url: Option<String>, "URL" => parse(None, "http://host:port", |text| {
+        let url = text.trim_end_matches('/');
+        check_base_url(url).ok().map(|()| Some(url.to_string()))
+    });
+}
+
+fn parse_recovery(text: &str) -> Option<Recovery> {
+    match text {
+        "auto" => Some(Recovery::Auto),
+        "quorum" => Some(Recovery::Quorum),
+        "any" => Some(Recovery::Any),
+        _ => None,
+    }
 }
 
 fn parse_quorum(text: &str, nodes: usize) -> Option<Option<usize>> {
@@ -86,13 +114,14 @@ impl Settings {
     pub fn describe(&self) -> String {
         let Settings { ack_timeout_ms, heartbeat_ms, suspected_after, unhealthy_after, .. } = self;
         let Settings { secondaries, wtimeout_ms, quorum, recovery_timeout_ms, .. } = self;
+        let Settings { recovery, .. } = self;
         let secondaries = secondaries.join(",");
         let quorum = quorum.map_or("off".to_string(), |quorum| quorum.to_string());
         format!(
             "role=master secondaries={secondaries} ack_timeout_ms={ack_timeout_ms} \
              heartbeat_ms={heartbeat_ms} suspected_after={suspected_after} \
              unhealthy_after={unhealthy_after} wtimeout_ms={wtimeout_ms} quorum={quorum} \
-             recovery_timeout_ms={recovery_timeout_ms}"
+             recovery_timeout_ms={recovery_timeout_ms} recovery={recovery:?}"
         )
     }
 }

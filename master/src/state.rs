@@ -15,7 +15,9 @@ use common::entries::{Draft, Log, Seq};
 use common::follow::{Bells, Source, unreadable};
 use common::http::Response;
 use common::locked::locked;
-use common::store::{Opened, Store, StoreError};
+use common::reign::Facts;
+use common::store::{Store, StoreError};
+use common::wire::Heard;
 use log::error;
 
 use crate::bodies::SecondaryStatus;
@@ -25,8 +27,12 @@ use crate::health::Thresholds;
 use crate::lines::{Call, Line, Lines, When};
 use crate::metrics::Metrics;
 use crate::outcome::{NotAppended, ReadOnly};
+use crate::takeover::Recovery;
 use crate::timeline::Timeline;
 use crate::waiters::{Ticket, Waiters};
+
+/// How much longer than `RECOVERY_TIMEOUT_MS` a request waits for a first reign to begin.
+const BEGIN_SLACK: Duration = Duration::from_secs(5);
 
 /// How writes are replicated.
 #[derive(Debug, Clone)]
@@ -43,19 +49,64 @@ pub struct Options {
     pub thresholds: Thresholds,
     /// The size that the messages of the log may have, in bytes of JSON.
     pub max_log_bytes: u64,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// How long a first reign waits for all secondaries; zero for as long as it takes.
+    pub recovery_timeout: Duration,
+    /// With how many secondaries a reign begins.
+    pub recovery: Recovery,
+    /// The base URL of this master.
+    pub url: String,
+}
+
+#[cfg(test)]
+impl Options {
+    /// What unit tests use.
+    pub fn of_test(secondaries: Vec<String>) -> Options {
+        Options {
+            secondaries,
+            ack_timeout: Duration::from_secs(1),
+            quorum: None,
+            idempotency_keys: 9,
+            thresholds: Thresholds { suspected_after: 2, unhealthy_after: 4 },
+            max_log_bytes: u64::MAX,
+            heartbeat: Duration::from_secs(1),
+            recovery_timeout: Duration::ZERO,
+            recovery: Recovery::Auto,
+            url: "http://m".into(),
+        }
+    }
+}
+
+/// Whether this master reigns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not yet.
+    Waiting {
+        /// Why not, in words.
+        why: String,
+        /// The master that reigns meanwhile.
+        master: Option<Heard>,
+        /// Nobody is known to have reigned before: the first reign begins soon.
+        is_new: bool,
+    },
+    /// It does, or did until it was fenced.
+    Reigning,
 }
 
 /// The replication of one master, shared by all its threads.
 #[derive(Debug)]
 pub struct Replication {
     state: Mutex<State>,
-    /// The reign has begun, or never will.
+    /// Notified when the phase has changed, and when the reign is over.
     pub(crate) begun: Condvar,
-    pub(crate) store: Option<Store>,
+    /// Requests wait for a first reign to begin until then.
+    pub(crate) begins_by: Instant,
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) clients: Vec<Client>,
     pub(crate) options: Arc<Options>,
     /// What is counted and measured.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub(crate) bells: Bells,
     pub(crate) rounds: Rounds,
 }
@@ -72,10 +123,14 @@ pub struct State {
     pub(crate) waiters: Waiters<Thread>,
     /// The courier of each line; the disk's comes last.
     pub(crate) couriers: Vec<Courier>,
-    /// The log is still being read back from the secondaries.
-    pub recovering: bool,
-    /// Why this master must not reign.
-    pub(crate) barred: Option<String>,
+    /// Whether this master reigns.
+    pub phase: Phase,
+    /// What must not be forgotten.
+    pub facts: Facts,
+    /// Entries dropped since the start, because a better log did not have them.
+    pub dropped: u64,
+    /// The master that reigns since this one was fenced, as far as is known.
+    pub successor: Option<Heard>,
     disk_failure: Option<StoreError>,
     options: Arc<Options>,
 }
@@ -91,34 +146,37 @@ pub(crate) struct Courier {
 }
 
 impl Replication {
-    /// A replication over the log that was found on the disk, if it is kept there. Nothing is
-    /// written before [`Replication::begin_reign`].
-    pub fn new(options: Options, disk: Option<Opened>) -> Replication {
-        let (log, store) = match disk {
-            None => (Log::new(options.idempotency_keys), None),
-            Some(Opened { log, store, .. }) => (log, Some(store)),
-        };
+    /// A replication over this log, of which `facts` are known, and that is kept in the store, if
+    /// there is one. Nothing is sent before [`Replication::begin_reign`].
+    pub fn new(
+        options: Arc<Options>,
+        log: Log,
+        facts: Facts,
+        store: Option<Arc<Store>>,
+    ) -> Replication {
         let (bells, last) = (Bells::default(), log.last_seq());
         bells.ring(last, Seq::NONE);
         let on_disk = store.as_ref().map(|_| last);
         let lines = Lines::new(&options.secondaries, options.thresholds, on_disk, Instant::now());
-        let options = Arc::new(options);
         let state = State {
             log,
             lines,
             timeline: Timeline::default(),
             waiters: Waiters::default(),
             couriers: Vec::new(),
-            recovering: true,
-            barred: None,
+            phase: Phase::Waiting { why: "recovering".into(), master: None, is_new: true },
+            facts,
+            dropped: 0,
+            successor: None,
             disk_failure: None,
             options: Arc::clone(&options),
         };
         let client = |url: &String| Client::new(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
-        let metrics = Metrics::new(options.secondaries.len());
+        let metrics = Arc::new(Metrics::new(options.secondaries.len()));
         let (state, begun, rounds) = (Mutex::new(state), Condvar::new(), Rounds::default());
-        Replication { state, begun, store, clients, options, metrics, bells, rounds }
+        let begins_by = Instant::now() + options.recovery_timeout + BEGIN_SLACK;
+        Replication { state, begun, begins_by, store, clients, options, metrics, bells, rounds }
     }
 
     /// The state, locked; keep it short.
@@ -183,14 +241,14 @@ impl State {
 
     /// Why nothing can be appended now; `None` when it can.
     pub fn read_only(&self) -> Option<ReadOnly> {
-        if let Some(why) = &self.barred {
-            return Some(ReadOnly::Barred(why.clone()));
-        }
-        if let Some(epoch) = self.lines.fenced_by() {
-            return Some(ReadOnly::Fenced(epoch));
-        }
         if let Some(error) = &self.disk_failure {
             return Some(ReadOnly::DiskFailed(error.clone()));
+        }
+        if let Phase::Waiting { why, master, .. } = &self.phase {
+            return Some(ReadOnly::Waiting(why.clone(), master.clone()));
+        }
+        if let Some(epoch) = self.lines.fenced_by() {
+            return Some(ReadOnly::Fenced(epoch, self.successor.clone()));
         }
         let (quorum, reachable) = (self.options.quorum?, self.lines.reachable());
         (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
@@ -198,11 +256,8 @@ impl State {
 
     /// Why the log must not be read as if it were current; `None` when it may be.
     pub fn hides_log(&self) -> Option<String> {
-        if self.recovering {
-            return Some("recovering".into());
-        }
         match self.read_only()? {
-            why @ (ReadOnly::Fenced(_) | ReadOnly::Barred(_)) => Some(why.to_string()),
+            why @ (ReadOnly::Fenced(..) | ReadOnly::Waiting(..)) => Some(why.to_string()),
             ReadOnly::NoQuorum { .. } | ReadOnly::DiskFailed(_) => None,
         }
     }
@@ -222,7 +277,7 @@ impl State {
         if self.log.bytes() + draft.message.json().len() as u64 > self.options.max_log_bytes {
             return Err(NotAppended::LogFull);
         }
-        let seq = self.log.append(self.lines.epoch(), draft);
+        let seq = self.log.append(self.lines.reign().epoch, draft);
         self.lines.appended(seq, now);
         Ok((seq, false))
     }

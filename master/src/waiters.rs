@@ -217,6 +217,7 @@ impl<T> Waiter<T> {
 #[cfg(test)]
 mod tests {
     use common::entries::{Epoch, Log, Message};
+    use common::reign::Reign;
     use common::wire::Position;
 
     use super::*;
@@ -236,8 +237,11 @@ mod tests {
             let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
             let mut lines = Lines::new(&["http://a".into()], thresholds, None, Instant::now());
             let (log, waiters, now) = (Log::new(9), Waiters::default(), Instant::now());
-            lines.begin_reign(Epoch(1), &log, &[Found::Ours(position(0))], now);
-            World { log, lines, waiters, now }
+            let reign = Reign { epoch: Epoch(1), ..Reign::default() };
+            lines.begin_reign(reign, &log, None, &[Found::Nothing], now);
+            let mut world = World { log, lines, waiters, now };
+            world.hear(0);
+            world
         }
 
         fn hear(&mut self, last: u64) {
@@ -273,7 +277,8 @@ mod tests {
 
     fn position(last: u64) -> Position {
         let last_epoch = if last == 0 { Epoch(0) } else { Epoch(1) };
-        Position { last_seq: Seq(last), last_epoch, epoch: Epoch(1), instance: "1".into() }
+        let (epoch, instance) = (Epoch(1), "1".into());
+        Position { last_seq: Seq(last), last_epoch, epoch, log_epoch: Some(epoch), instance }
     }
 
     fn failed() -> Verdict {

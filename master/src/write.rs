@@ -22,7 +22,7 @@ use crate::concern::Concern;
 use crate::couriers::wake_couriers;
 use crate::lines::{Line, LineId};
 use crate::outcome::{Missing, Outcome, Stored};
-use crate::state::{Replication, State};
+use crate::state::{Phase, Replication, State};
 use crate::waiters::{Standing, Ticket};
 
 /// How long the other secondaries may take to report after the first failure of a write, so that
@@ -50,8 +50,11 @@ impl Replication {
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
     /// with the outcome; the calls that are still out then are waited for after it.
     pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Outcome)) {
-        let recovered = self.begun.wait_while(self.lock(), |state| state.recovering);
-        let mut state = recovered.unwrap_or_else(PoisonError::into_inner);
+        let recovering =
+            |state: &mut State| matches!(state.phase, Phase::Waiting { is_new: true, .. });
+        let left = self.begins_by.saturating_duration_since(Instant::now());
+        let waited = self.begun.wait_timeout_while(self.lock(), left, recovering);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         let since = Instant::now();
         let (seq, duplicate) = match state.append(draft, since) {
             Ok(appended) => appended,

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::entries::{Draft, Epoch, Log, Message, Seq};
+use common::entries::{Draft, Log, Message, Seq};
 use common::store::{Opened, Store};
 use master::concern::Concern;
-use master::couriers;
 use master::health::Thresholds;
 use master::outcome::{NotAppended, Outcome as Written, ReadOnly};
 use master::state::{Options, Replication};
+use master::takeover::Recovery;
+use master::{couriers, recovery};
 use secondary::replica::{Outcome, Replica};
 use serde_json::json;
 use support::SOON;
@@ -62,7 +63,7 @@ impl Durable for Replica {
     }
 
     fn shown(&self) -> u64 {
-        self.position().last_seq.0
+        self.standing().position.last_seq.0
     }
 }
 
@@ -75,10 +76,16 @@ impl Durable for Arc<Replication> {
             idempotency_keys: 9,
             thresholds: Thresholds { suspected_after: 2, unhealthy_after: 5 },
             max_log_bytes: u64::MAX,
+            heartbeat: Duration::from_millis(500),
+            recovery_timeout: Duration::ZERO,
+            recovery: Recovery::Auto,
+            url: String::new(),
         };
-        let replication = Arc::new(Replication::new(options, Some(opened)));
+        let Opened { log, facts, store } = opened;
+        let (options, store) = (Arc::new(options), Some(Arc::new(store)));
+        let replication = Arc::new(Replication::new(options, log, facts, store));
         let threads = couriers::start(&replication).expect("a thread can be started");
-        replication.begin_reign(Epoch(1), &[], threads, &[]);
+        recovery::recover(&replication, threads, false);
         replication
     }
 

@@ -3,41 +3,18 @@
 mod support;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::path::Path;
 use std::time::Duration;
 use std::{env, fs, io, process, thread};
 
 use serde_json::{Value, json};
 use support::binary::Role;
 use support::cluster::{Cluster, assert_each_once};
+use support::directory::{Directory, copy_directory};
 use support::history::{Dice, check};
 use support::node::{Node, Port};
 use support::writers::under;
 use support::{SOON, unique, wait_until};
-
-/// A directory of its own that is removed in the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Directory {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("durable-{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
-        let path = env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("the temporary directory can be written");
-        Directory(path)
-    }
-
-    fn of(&self, node: &str) -> String {
-        self.0.join(node).to_str().expect("a path in UTF-8").to_string()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A master and two secondaries that keep their logs in there.
 fn cluster(directory: &Directory, master: &[(&str, &str)]) -> Cluster {
@@ -45,11 +22,6 @@ fn cluster(directory: &Directory, master: &[(&str, &str)]) -> Cluster {
     let master = [&[("DATA_DIR", own.as_str())], master].concat();
     let (first, second) = ([("DATA_DIR", first.as_str())], [("DATA_DIR", second.as_str())]);
     Cluster::start(&[&first, &second], &master)
-}
-
-fn copy_directory(from: &str, to: &str) {
-    let copied = process::Command::new("cp").args(["-r", from, to]).status();
-    assert!(copied.is_ok_and(|status| status.success()), "{from} cannot be copied");
 }
 
 fn kill_all(cluster: &mut Cluster) {
@@ -177,11 +149,11 @@ fn a_master_that_is_behind_fetches_the_rest() {
 }
 
 #[test]
-fn a_contradicted_master_does_not_reign() {
-    // Goal: while it was away another master reigned. It says so, ends nobody's reign and
-    // overwrites nothing.
+fn a_contradicted_master_stands_by_and_heals() {
+    // Goal: while it was away another master reigned. It ends nobody's reign, sets aside the entry
+    // that nobody else has, and follows; when the other one is gone it goes on with its log.
     let directory = Directory::new();
-    let mut cluster = cluster(&directory, &[]);
+    let mut cluster = cluster(&directory, &[("HEARTBEAT_MS", "50")]);
     cluster.post("a");
     cluster.secondaries.iter_mut().for_each(Node::kill);
     let alone = json!({ "msg": "alone", "w": 1 }).to_string();
@@ -190,61 +162,100 @@ fn a_contradicted_master_does_not_reign() {
     cluster.secondaries.iter_mut().for_each(Node::restart);
     let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let other = Node::master(&urls, &[]);
+    let mut other = Node::master(&urls, &[("HEARTBEAT_MS", "50")]);
     for message in ["x", "y", "z"] {
         assert_eq!(other.post_message(message).status, 201);
     }
     cluster.master.restart();
-    let reason = wait_until("barred", SOON, || {
-        let health = cluster.master.health();
-        health["reason"].as_str().map(str::to_string).ok_or(health.to_string())
+    wait_until("standing by", SOON, || match cluster.master.get("/ready").json() {
+        ready if ready["status"] == "standby" && ready["master"] == other.url() => Ok(()),
+        ready => Err(ready.to_string()),
     });
-    assert!(reason.contains("the log on disk ends with entry 2"), "{reason}");
-    let refused = cluster.master.post_message("m");
-    assert_eq!((refused.status, &refused.json()["stored"]), (503, &json!(false)));
-    let hidden = cluster.master.get("/messages");
-    assert!(hidden.status == 503 && hidden.text().contains(&reason), "{}", hidden.text());
     assert_eq!(other.post_message("goes on").status, 201, "nobody has ended its reign");
+    other.kill();
+    cluster.wait_until_ready();
+    assert_eq!(cluster.wait_until_equal(SOON).0, ["a", "x", "y", "z", "goes on"]);
+    let kept = fs::read_dir(directory.of("master")).unwrap().flatten().find_map(|file| {
+        let name = file.file_name().into_string().unwrap();
+        name.starts_with("dropped-").then(|| fs::read_to_string(file.path()).unwrap())
+    });
+    let kept = kept.expect("the dropped entry is set aside");
+    assert!(kept.contains(r#""seq":2,"#) && kept.contains(r#""msg":"alone"}"#), "{kept}");
 }
 
 #[test]
-fn a_master_contradicted_while_waiting_does_not_reign() {
-    // Goal: what another master appends after the first look, while an absent secondary is waited
-    // for, is seen before the reign begins.
+fn an_absent_secondary_is_waited_for() {
+    // Goal: a master without the log begins no reign with one of two secondaries, though the other
+    // one has never been there; the one with the log needs no more.
     let directory = Directory::new();
     let [own, copy] = ["master", "copy"].map(|node| directory.of(node));
-    let mut secondary = Node::secondary(&[("DATA_DIR", &copy)]);
+    let secondary = Node::secondary(&[("DATA_DIR", &copy)]);
     let absent = Port::reserve(0);
     let urls = [secondary.url(), absent.url()];
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let patient = [("DATA_DIR", own.as_str()), ("RECOVERY_TIMEOUT_MS", "1500")];
+    let patient = [("DATA_DIR", own.as_str()), ("HEARTBEAT_MS", "50")];
     let mut master = Node::master(&urls, &patient);
-    let post = |master: &Node, msg: &str, w: u64| {
-        let body = json!({ "msg": msg, "w": w }).to_string();
-        let answer = master.send("POST", "/messages", &body);
-        assert_eq!(answer.status, 201, "{}", answer.text());
-    };
-    post(&master, "a", 2);
-    secondary.kill();
-    post(&master, "alone", 1);
+    let body = json!({ "msg": "a", "w": 2 }).to_string();
+    let answer = master.send("POST", "/messages", &body);
+    assert_eq!(answer.status, 201, "{}", answer.text());
     master.kill();
-    secondary.restart();
-    let other = Node::master(&urls, &[]);
-    wait_until("reigning", SOON, || match other.get("/ready") {
-        ready if ready.status == 200 => Ok(()),
-        ready => Err(ready.text().to_string()),
+    let other = Node::master(&urls, &[("HEARTBEAT_MS", "50")]);
+    let reason = format!("no answer from {}", absent.url());
+    wait_until("waiting", SOON, || match other.get("/ready").json() {
+        ready if ready["reason"] == reason => Ok(()),
+        ready => Err(ready.to_string()),
     });
     master.restart();
-    // Time for its first look. Without it the test would pass for another reason.
-    thread::sleep(Duration::from_millis(300));
-    post(&other, "b", 2);
-    let reason = wait_until("barred", SOON, || {
-        let health = master.health();
-        health["reason"].as_str().map(str::to_string).ok_or(health.to_string())
+    let answer = master.send("POST", "/messages", &body);
+    assert_eq!((answer.status, &answer.json()["seq"]), (201, &json!(2)), "{}", answer.text());
+    assert_eq!(secondary.log(), ["a", "a"]);
+}
+
+#[test]
+fn a_committed_entry_is_reported_not_overwritten() {
+    // Goal: an operator has begun a reign over an old directory, without the secondaries, which hold
+    // what a majority acknowledged. That is shown, and left as it is.
+    let directory = Directory::new();
+    let (own, old) = (directory.of("own"), directory.of("old"));
+    let any = [
+        ("DATA_DIR", own.as_str()),
+        ("RECOVERY", "any"),
+        ("RECOVERY_TIMEOUT_MS", "300"),
+        ("HEARTBEAT_MS", "50"),
+    ];
+    let mut cluster = Cluster::start(&[&[], &[]], &any);
+    cluster.wait_until_ready();
+    cluster.master.kill();
+    copy_directory(&own, &old);
+    cluster.master.restart();
+    cluster.post("m1");
+    cluster.secondaries.iter().for_each(|secondary| {
+        wait_until("committed", SOON, || {
+            let answer = secondary.get("/messages?committed=true");
+            if answer.messages() == ["m1"] { Ok(()) } else { Err(answer.text().to_string()) }
+        });
     });
-    assert!(reason.contains("the log on disk ends with entry 2"), "{reason}");
-    assert_eq!(master.post_message("m").status, 503);
-    assert_eq!(secondary.log(), ["a", "b"]);
+    cluster.master.kill();
+    fs::remove_dir_all(&own).unwrap();
+    copy_directory(&old, &own);
+    cluster.secondaries.iter().for_each(Node::freeze);
+    cluster.master.restart();
+    cluster.wait_until_ready();
+    let answer = cluster.master.send("POST", "/messages", r#"{"msg":"x","w":1}"#);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    cluster.secondaries.iter().for_each(Node::thaw);
+    let diverged = &cluster.secondaries[1];
+    wait_until("told so", SOON, || match diverged.get("/ready") {
+        answer if answer.status == 503 && answer.text().contains("diverged") => Ok(()),
+        answer => Err(answer.text().to_string()),
+    });
+    let answer = cluster.master.post_message("m2");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let detail = answer.json()["detail"].to_string();
+    assert!(detail.contains("diverged: "), "{detail}");
+    assert_eq!(diverged.log(), ["m1"]);
+    let status = &cluster.master.health()["secondary_statuses"][diverged.url()];
+    assert_eq!(status["diverged"], true, "{status}");
 }
 
 #[test]
@@ -584,15 +595,21 @@ fn a_full_disk_makes_a_secondary_read_only() {
 
 #[test]
 fn a_restarted_master_reads_from_full_disks() {
-    // Goal: it cannot note the new epoch, but it lives, and has what was acknowledged.
+    // Goal: a secondary that cannot note a promise gives none, but what it has is there for an
+    // operator who says RECOVERY=any.
     let Some((_disk, secondary)) = on_small_disk(Role::Secondary, "") else { return };
-    let mut master = Node::master(&[&secondary.url()], &[("HEARTBEAT_MS", "50")]);
+    let any = [("HEARTBEAT_MS", "50"), ("RECOVERY", "any"), ("RECOVERY_TIMEOUT_MS", "1000")];
+    let mut master = Node::master(&[&secondary.url()], &any);
     let message = "x".repeat(50_000);
     let post = || master.connect().post_message_briefly(&message).status;
     let acknowledged = std::iter::repeat_with(post).take_while(|status| *status == 201).count();
     assert!(acknowledged > 0);
     master.kill();
     master.restart();
+    wait_until("ready", SOON, || match master.get("/ready") {
+        ready if ready.status == 200 => Ok(()),
+        ready => Err(ready.text().to_string()),
+    });
     let answer = master.send("POST", "/messages", r#"{"msg":"m","w":1}"#);
     assert_eq!(answer.seq(), acknowledged + 1, "{}", answer.text());
 }

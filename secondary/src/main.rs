@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     }
     let Settings { delay_ms, chaos } = settings;
     let describe = format!("role=secondary delay_ms={delay_ms} chaos={chaos}");
-    node::run("secondary", &node, &describe, || {
+    node::run("secondary", &node, &describe, |_| {
         let disk = node::open_store(&node, Role::Secondary)?;
         let replica = Replica::new(disk, node.idempotency_keys, node.max_log_bytes);
         let faults = FaultInjector::new(delay_ms);

@@ -10,13 +10,16 @@ use crate::replica::Replica;
 
 /// The answer to `GET /metrics`; `calls` are the master's calls, by result.
 pub fn answer(replica: &Replica, calls: &Counts, followers: &Followers, http: Stats) -> Response {
-    let (log_bytes, accepted) = replica.figures();
-    let (last_seq, bytes) = (replica.position().last_seq, (log_bytes, replica.max_log_bytes()));
+    let (log_bytes, accepted, dropped) = replica.figures();
+    let (last_seq, bytes) =
+        (replica.standing().position.last_seq, (log_bytes, replica.max_log_bytes()));
     let (is_read_only, refused) = (replica.read_only().is_some(), iter::empty());
     let mut out =
         Exposition::of_node("secondary", last_seq, bytes, is_read_only, followers, &http, refused);
     out.counter("entries_accepted", "Entries taken into the copy since the start")
         .sample(&[], accepted);
+    out.counter("entries_dropped", "Entries that a new master's log did not have, since the start")
+        .sample(&[], dropped);
     let mut received = out.counter("calls_received", "Calls of a master, by result");
     for (result, count) in calls.iter() {
         received.sample(&[("result", result)], count);

@@ -1,9 +1,9 @@
-//! The copy of the log, and what a master's call does to it.
+//! The copy of the log, shared by all threads and kept on the disk, and what a master's call does to
+//! it. The rules are those of [`Copy`](struct@Copy).
 //!
-//! A call that continues the copy is accepted. A call that comes before its predecessor waits for
-//! it, so several calls in flight are stored in the order of `seq`. Entries that the copy holds
-//! already are acknowledged again. A call that contradicts the copy is refused, and nothing is
-//! overwritten.
+//! A call that comes before its predecessor waits for it, so several calls in flight are stored in
+//! the order of `seq`. A call is acknowledged when its entries are on the disk, and only if nothing
+//! was promised to another master meanwhile.
 //!
 //! # What is on the disk when
 //!
@@ -13,11 +13,11 @@
 //! |---|---|---|---|
 //! | accepted | `log.last_seq()` | perhaps | no |
 //! | stored | `stored` | yes: its transaction is synced | yes |
-//! | committed | `committed`, at most `stored` | yes | yes: a quorum holds the entry |
+//! | committed | `facts.committed`, at most `stored` | yes | yes: a quorum holds the entry |
 //!
-//! The greatest epoch heard of is stored in the same way, up to `stored_epoch`, before a call of
-//! that epoch is acknowledged or its heartbeat answered: a secondary that was restarted still
-//! refuses a former master.
+//! The [`Facts`] are stored in the same way: a promise, a reign that is followed and the reach of
+//! the log are on the disk before a call is acknowledged or a promise or heartbeat answered. A
+//! secondary that was restarted still refuses a former master.
 //!
 //! One thread writes at a time, without the lock. Its transaction has the entries after `stored`,
 //! [`TRANSACTION_BYTES`] at most; calls that arrive meanwhile share the next one (group commit).
@@ -26,7 +26,8 @@
 //! failed write makes the copy read-only until the process is started again: entries after `stored`
 //! are never acknowledged and never shown.
 //!
-//! Without a disk an entry is stored as soon as it is in memory.
+//! Entries that are dropped are set aside in a file first. Without a disk an entry is stored as soon
+//! as it is in memory.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,9 +37,14 @@ use common::follow::{Bells, Source};
 use common::locked::locked;
 use common::logging::excerpt;
 use common::random::random;
+use common::reign::{Facts, Reign};
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
-use common::wire::{Ack, Conflict, Heartbeat, Numbered, Position, Refusal, Replicate};
+use common::wire::{
+    Ack, Conflict, Heard, Heartbeat, Numbered, Position, Promise, Refusal, Replicate, Standing,
+};
 use log::{debug, error, info, warn};
+
+use crate::copy::{Contradiction, Copy};
 
 /// How long a call waits for its predecessor.
 pub const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(500);
@@ -81,50 +87,55 @@ pub struct Replica {
     max_log_bytes: u64,
 }
 
-/// What the lock protects: the copy, and what is known of the master.
+/// What the lock protects: the copy, and how much of it is stored.
 #[derive(Debug, Default)]
 struct State {
-    log: Log,
+    copy: Copy,
     /// The last entry that is on the disk.
     stored: Seq,
+    /// The facts that are on the disk.
+    noted: Facts,
     /// A thread is writing to the disk.
     writing: bool,
+    /// The last entry that was left by a drop since the last write began.
+    cut: Option<Seq>,
     /// Why nothing can be written any more.
     disk_failed: Option<StoreError>,
     /// The last call with new entries found no room.
     full: bool,
-    /// The greatest epoch heard of.
-    epoch: Epoch,
-    /// The greatest epoch that is on the disk.
-    stored_epoch: Epoch,
     /// The name of this run of the process.
     instance: String,
-    /// The last heartbeat of `epoch`.
-    heartbeat: Option<Heartbeat>,
-    /// Up to this entry the copy is known to be a prefix of the log of the master of `epoch`.
-    verified: Seq,
-    /// The last entry that a quorum has held, as the master of `epoch` told.
-    told: Seq,
-    /// The last entry known to be held by a quorum, whoever reigns.
-    committed: Seq,
     /// Entries accepted since the start.
     accepted: u64,
 }
 
 type Guard<'a> = MutexGuard<'a, State>;
 
+/// Why a call was not obeyed.
+enum Failed {
+    Refused(Refusal),
+    Disk(StoreError),
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Failed {
+        Failed::Disk(error)
+    }
+}
+
 impl Replica {
     /// A copy that begins with the log on a disk and is kept there, or else an empty one in memory
     /// that keeps `most_keys` idempotency keys. The messages may take `max_log_bytes`.
     pub fn new(disk: Option<Opened>, most_keys: usize, max_log_bytes: u64) -> Replica {
-        let (store, log, epoch) = match disk {
-            Some(Opened { store, log, epoch }) => (Some(store), log, epoch),
-            None => (None, Log::new(most_keys), Epoch::default()),
+        let (store, log, facts) = match disk {
+            Some(Opened { store, log, facts }) => (Some(store), log, facts),
+            None => (None, Log::new(most_keys), Facts::default()),
         };
         let (stored, instance) = (log.last_seq(), format!("{:016x}", random()));
-        let state = State { log, stored, epoch, stored_epoch: epoch, instance, ..State::default() };
+        let copy = Copy::new(log, facts);
+        let state = State { copy, stored, noted: facts, instance, ..State::default() };
         let bells = Bells::default();
-        bells.ring(stored, Seq::NONE);
+        bells.ring(stored, facts.committed);
         let (state, grown, written) = (Mutex::new(state), Condvar::new(), Condvar::new());
         Replica { state, grown, written, store, bells, max_log_bytes }
     }
@@ -134,10 +145,11 @@ impl Replica {
         self.max_log_bytes
     }
 
-    /// The bytes that the messages take, and the number of entries accepted since the start.
-    pub fn figures(&self) -> (u64, u64) {
+    /// The bytes that the messages take, and the numbers of entries accepted and dropped since the
+    /// start.
+    pub fn figures(&self) -> (u64, u64, u64) {
         let state = self.lock();
-        (state.log.bytes(), state.accepted)
+        (state.copy.log.bytes(), state.accepted, state.copy.dropped)
     }
 
     /// Why nothing can be stored any more, in words.
@@ -151,57 +163,95 @@ impl Replica {
         if let Some(why) = state.read_only() {
             return Some(format!("read-only, {why}"));
         }
-        let (held, heartbeat) = (state.stored, state.heartbeat?);
-        if heartbeat.diverged {
-            return Some("diverged: its log is not a prefix of the master's".into());
-        }
-        let last = heartbeat.last_seq;
-        (last > held).then(|| format!("catching up: holds {held} of {last} entries"))
+        state.copy.not_ready_reason(state.stored, Instant::now())
+    }
+
+    /// The number of entries.
+    pub fn count(&self) -> u64 {
+        self.lock().stored.0
     }
 
     /// Where the copy stands.
-    pub fn position(&self) -> Position {
-        self.lock().position()
+    pub fn standing(&self) -> Standing {
+        self.lock().standing()
     }
 
-    /// Records where the master stands, and answers where this copy does.
-    /// Fails when a greater epoch could not be written to the disk.
-    pub fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Position, StoreError> {
-        let mut state = self.lock();
-        if heartbeat.epoch >= state.epoch {
-            state.enter(heartbeat.epoch);
-            state.heartbeat = Some(heartbeat);
-            let committed = heartbeat.committed_seq;
-            let held = state.holds(committed, heartbeat.committed_epoch);
-            state.verify(if held { committed } else { Seq::NONE }, committed);
+    /// Records where the master stands, and answers where this copy does. A heartbeat of a reign
+    /// that is over, or of none, changes nothing.
+    /// Fails when what must not be forgotten could not be written to the disk.
+    pub fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Standing, StoreError> {
+        let (mut state, reign) = (self.lock(), heartbeat.reign);
+        if reign.epoch > Epoch::default() && state.copy.facts.allow(reign) {
+            let (start, epoch) = (heartbeat.reign_start, heartbeat.reign_start_epoch);
+            state.copy.follow(reign);
+            state.copy.hear(heartbeat, Instant::now());
+            if let Some(start) = start {
+                if let Some(found) = state.copy.contradiction_at_start(start, epoch) {
+                    // A master finds out with its next call.
+                    let _ = self.resolve(&mut state, found);
+                }
+                state.copy.verify_start(start, epoch);
+                let _ = self.reach(&mut state, start);
+            }
             self.ring(&state);
-        }
-        // An epoch that is on the disk needs no write: the answer comes after a failure too.
-        if heartbeat.epoch > state.stored_epoch {
             state = self.persist(state, Seq::NONE)?;
         }
-        Ok(state.position())
+        Ok(state.standing())
+    }
+
+    /// Promises to obey no reign before this one any more. The answer says where the copy stands,
+    /// and whom it has followed until now; everything accepted before is on the disk.
+    /// Fails with a refusal in the first place, or with what is wrong with the disk.
+    pub fn promise(&self, promise: Promise) -> Result<Result<Standing, Refusal>, StoreError> {
+        match self.try_promise(promise) {
+            Ok(standing) => Ok(Ok(standing)),
+            Err(Failed::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Failed::Disk(error)) => Err(error),
+        }
+    }
+
+    fn try_promise(&self, Promise { reign, url, takeover }: Promise) -> Result<Standing, Failed> {
+        let mut state = self.lock();
+        state.check_disk()?;
+        state.check_reign(reign)?;
+        let heard = state.copy.hears(Instant::now());
+        let heard = heard.filter(|heard| heard.is_other(reign.master, &url));
+        if let Some(heard) = heard.filter(|_| !takeover) {
+            let error = format!("The master {} is heard", heard.url);
+            return Err(Failed::Refused(state.refuse(Conflict::LivingMaster, error)));
+        }
+        let follows = state.copy.facts.follows();
+        state.copy.promise(reign);
+        state.copy.expect(Heard { master: reign.master, url }, Instant::now());
+        let last = state.copy.log.last_seq();
+        let state = self.persist(state, last)?;
+        state.check_reign(reign)?;
+        info!("promised epoch={reign} master={}", reign.master);
+        Ok(Standing { follows, ..state.standing() })
     }
 
     /// Does what a master's call asks for.
     pub fn receive(&self, call: Replicate) -> Outcome {
         let outcome = match call {
-            Replicate::Original(message) => self.append_unnumbered(message),
+            Replicate::Original(message) => self.append_unnumbered(message).map_err(Failed::Disk),
             // No master holds an entry of a reign after its own.
-            Replicate::Numbered(call) if call.epoch > call.master_epoch => Ok(Outcome::Malformed),
+            Replicate::Numbered(call) if call.epoch > call.reign.epoch => Ok(Outcome::Malformed),
             Replicate::Numbered(call) => self.accept(&call),
         };
-        outcome.unwrap_or_else(Outcome::DiskFailed)
+        outcome.unwrap_or_else(|failed| match failed {
+            Failed::Refused(refusal) => Outcome::Refused(refusal),
+            Failed::Disk(error) => Outcome::DiskFailed(error),
+        })
     }
 
     fn append_unnumbered(&self, message: Message) -> Result<Outcome, StoreError> {
         let mut state = self.lock();
         state.check_disk()?;
-        if state.log.bytes() + message.json().len() as u64 > self.max_log_bytes {
+        if state.copy.log.bytes() + message.json().len() as u64 > self.max_log_bytes {
             return Ok(Outcome::Full);
         }
         let text = excerpt(&message);
-        let seq = state.log.append(Epoch::default(), &message.into());
+        let seq = state.copy.append(message);
         state.accepted += 1;
         self.grown.notify_all();
         drop(self.persist(state, seq)?);
@@ -209,37 +259,71 @@ impl Replica {
         Ok(Outcome::AppendedUnnumbered { idx: seq.previous().0 })
     }
 
-    fn accept(&self, call: &Numbered) -> Result<Outcome, StoreError> {
-        let early = |state: &mut State| state.is_early(call);
+    fn accept(&self, call: &Numbered) -> Result<Outcome, Failed> {
+        let early = |state: &mut State| state.copy.is_early(call);
         let waited = self.grown.wait_timeout_while(self.lock(), PREDECESSOR_TIMEOUT, early);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.check_disk()?;
-        state.enter(call.master_epoch);
-        state.full = !state.has_room(call, self.max_log_bytes);
+        state.check_reign(call.reign)?;
+        state.copy.follow(call.reign);
+        state.full = !state.copy.has_room(call, self.max_log_bytes);
         if state.full {
             return Ok(Outcome::Full);
         }
-        let new = match state.accept(call) {
-            Ok(new) => new,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
+        if let Some(found) = state.copy.contradiction(call) {
+            self.resolve(&mut state, found)?;
+        }
+        let new = state.accept(call)?;
+        if let Some(start) = call.reign_start {
+            self.reach(&mut state, start)?;
+        }
         state.accepted += new;
         self.grown.notify_all();
         let seq = call.last();
         let state = self.persist(state, seq)?;
         self.ring(&state);
-        let position = state.position();
-        drop(state);
+        // Another master may have been promised something while this call waited for the disk.
+        state.check_reign(call.reign)?;
         let duplicate = new == 0 && !call.drafts.is_empty();
         debug!("acknowledged seq={seq} duplicate={duplicate}");
-        let (status, idx) = ("ok".into(), seq.previous().0);
+        let (status, idx, position) = ("ok".into(), seq.previous().0, state.position());
         Ok(Outcome::Acknowledged(Ack { status, idx, seq, duplicate, position }))
     }
 
-    /// Returns when every entry up to this one, and the epoch, are on the disk.
+    /// Drops what contradicts the master's log. Fails when it must be kept.
+    fn resolve(&self, state: &mut State, found: Contradiction) -> Result<(), Failed> {
+        let first = match found {
+            Contradiction::Droppable(first) => first,
+            Contradiction::Final(seq) => return Err(Failed::Refused(state.refuse_diverged(seq))),
+        };
+        let (last, reign) = (state.copy.log.last_seq(), state.copy.facts.promised);
+        if let Some(store) = &self.store {
+            let dropped = state.copy.log.batch(first, usize::MAX);
+            store.set_aside(&dropped, reign.epoch).inspect_err(|error| state.fail_disk(error))?;
+        }
+        warn!("dropped entries that epoch {reign} does not have first_seq={first} last_seq={last}");
+        state.copy.drop_from(first);
+        let left = first.previous();
+        state.stored = state.stored.min(left);
+        state.cut = Some(state.cut.map_or(left, |cut| cut.min(left)));
+        self.ring(state);
+        Ok(())
+    }
+
+    /// The copy may have reached the beginning of the reign: then nothing older remains beyond it.
+    fn reach(&self, state: &mut State, start: Seq) -> Result<(), Failed> {
+        if let Some(found) = state.copy.remains(start) {
+            self.resolve(state, found)?;
+        }
+        state.copy.reach(start);
+        Ok(())
+    }
+
+    /// Returns when every entry up to this one, as far as it is still in the log, and the facts are
+    /// on the disk.
     fn persist<'a>(&'a self, mut state: Guard<'a>, until: Seq) -> Result<Guard<'a>, StoreError> {
-        let (epoch, deadline) = (state.epoch, Instant::now() + DISK_TIMEOUT);
-        while state.stored < until || state.stored_epoch < epoch {
+        let deadline = Instant::now() + DISK_TIMEOUT;
+        while !state.is_stored(until) {
             state.check_disk()?;
             if !state.writing {
                 state = self.write(state);
@@ -255,26 +339,31 @@ impl Replica {
         Ok(state)
     }
 
-    /// Writes one transaction: the epoch, and the entries that are not on the disk yet, those of
+    /// Writes one transaction: the facts, and the entries that are not on the disk yet, those of
     /// other calls included.
     fn write<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
-        let (mut last, epoch) = (state.log.last_seq(), state.epoch);
+        let (mut last, mut facts) = (state.copy.log.last_seq(), state.copy.facts);
+        state.cut = None;
         if let Some(store) = &self.store {
-            let batch = state.log.batch(state.stored.next(), TRANSACTION_BYTES);
+            let batch = state.copy.log.batch(state.stored.next(), TRANSACTION_BYTES);
+            if batch.last() < last {
+                // The log has reached nothing before it is there.
+                facts.log_epoch = state.noted.log_epoch;
+            }
             state.writing = true;
             drop(state);
-            let written = store.write(&batch, epoch);
+            let written = store.write(&batch, &facts);
             state = self.lock();
             state.writing = false;
             self.written.notify_all();
             if let Err(error) = written {
-                error!("became read-only, the disk has failed error={:?}", error.problem);
-                state.disk_failed = Some(error);
+                state.fail_disk(&error);
                 return state;
             }
             last = batch.last();
         }
-        (state.stored, state.stored_epoch) = (last, epoch);
+        state.stored = state.cut.map_or(last, |cut| cut.min(last));
+        state.noted = facts;
         self.ring(&state);
         state
     }
@@ -291,7 +380,7 @@ impl Replica {
 impl Source for Replica {
     fn read<T>(&self, read: impl FnOnce(&Log, Seq, Seq) -> T) -> T {
         let state = self.lock();
-        read(&state.log, state.stored, state.committed_seq())
+        read(&state.copy.log, state.stored, state.committed_seq())
     }
 
     fn bells(&self) -> &Bells {
@@ -301,16 +390,48 @@ impl Source for Replica {
 
 impl State {
     fn position(&self) -> Position {
+        let last_seq = self.copy.last_counted(self.stored);
         Position {
-            last_seq: self.stored,
-            last_epoch: self.log.epoch_of(self.stored),
-            epoch: self.epoch,
+            last_seq,
+            last_epoch: self.copy.log.epoch_of(last_seq),
+            epoch: self.copy.facts.promised.epoch,
+            log_epoch: Some(self.noted.log_epoch),
             instance: self.instance.clone(),
         }
     }
 
+    fn standing(&self) -> Standing {
+        let facts = &self.copy.facts;
+        Standing {
+            position: self.position(),
+            master: facts.promised.master,
+            follows: facts.follows(),
+            committed_seq: self.committed_seq(),
+            has_followers: false,
+            hears: self.copy.hears(Instant::now()),
+        }
+    }
+
+    /// The last entry that can be shown as committed.
+    fn committed_seq(&self) -> Seq {
+        self.copy.facts.committed.min(self.stored)
+    }
+
+    /// Whether the entries up to this one and the facts are on the disk. The committed place is
+    /// written when something else is.
+    fn is_stored(&self, until: Seq) -> bool {
+        let Facts { committed, .. } = self.copy.facts;
+        let are_facts = Facts { committed, ..self.noted } == self.copy.facts;
+        self.stored >= until.min(self.copy.log.last_seq()) && are_facts
+    }
+
     fn check_disk(&self) -> Result<(), StoreError> {
         self.disk_failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn fail_disk(&mut self, error: &StoreError) {
+        error!("became read-only, the disk has failed error={:?}", error.problem);
+        self.disk_failed = Some(error.clone());
     }
 
     fn read_only(&self) -> Option<String> {
@@ -319,74 +440,38 @@ impl State {
         failed.or(self.full.then(|| full.into()))
     }
 
-    /// Begins the reign of this epoch, if it is a new one.
-    fn enter(&mut self, epoch: Epoch) {
-        if epoch > self.epoch {
-            (self.epoch, self.verified, self.heartbeat) = (epoch, Seq::NONE, None);
-            self.told = Seq::NONE;
+    /// Refuses a reign that is over.
+    fn check_reign(&self, reign: Reign) -> Result<(), Failed> {
+        let known = self.copy.facts.promised;
+        if self.copy.facts.allow(reign) {
+            return Ok(());
         }
-    }
-
-    /// The last entry that can be shown as committed.
-    fn committed_seq(&self) -> Seq {
-        self.committed.min(self.stored)
-    }
-
-    /// Whether this entry of the master's is held. Two entries at one place are the same when their
-    /// epochs are, and so are all entries before them. Epoch 0 names no entry.
-    fn holds(&self, seq: Seq, epoch: Epoch) -> bool {
-        let named = epoch > Epoch::default() && seq <= self.log.last_seq();
-        named && self.log.epoch_of(seq) == epoch
-    }
-
-    /// Records that the copy is a prefix of the master's log up to `seq`, and that a quorum has
-    /// held the entries up to `committed`.
-    fn verify(&mut self, seq: Seq, committed: Seq) {
-        self.verified = self.verified.max(seq);
-        self.told = self.told.max(committed);
-        self.committed = self.committed.max(self.told.min(self.verified));
-    }
-
-    /// Whether the entries before this call are missing and on their way. Nothing is on its way if
-    /// the master believes more to be acknowledged than the copy holds: the copy was started anew.
-    fn is_early(&self, call: &Numbered) -> bool {
-        let last = self.log.last_seq();
-        call.first > last.next() && last >= call.acked && call.master_epoch >= self.epoch
-    }
-
-    /// Whether the messages stay within `most` bytes. Entries that are held already need no room.
-    fn has_room(&self, call: &Numbered, most: u64) -> bool {
-        let last = self.log.last_seq().0;
-        let new = (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > last);
-        let new: u64 = new.map(|(_, draft)| draft.message.json().len() as u64).sum();
-        new == 0 || self.log.bytes() + new <= most
+        warn!("refused a stale master epoch={reign} known_epoch={known}");
+        let error = if reign.epoch < known.epoch {
+            format!("Epoch {reign} is over: epoch {known} has begun")
+        } else {
+            format!("Epoch {reign} is another master's")
+        };
+        Err(Failed::Refused(self.refuse(Conflict::StaleEpoch, error)))
     }
 
     /// Takes the call's entries into the log and returns how many are new.
-    fn accept(&mut self, call: &Numbered) -> Result<u64, Refusal> {
-        if call.master_epoch < self.epoch {
-            let (theirs, known) = (call.master_epoch, self.epoch);
-            warn!("refused a stale master epoch={theirs} known_epoch={known}");
-            let error = format!("Epoch {theirs} is over: epoch {known} has begun");
-            return Err(self.refuse(Conflict::StaleEpoch, error));
-        }
-        let (previous, last) = (call.first.previous(), self.log.last_seq());
-        if previous <= last && self.log.epoch_of(previous) != call.prev_epoch {
-            return Err(self.refuse_diverged(previous));
-        }
-        match self.log.accept(call.epoch, call.first, &call.drafts) {
+    fn accept(&mut self, call: &Numbered) -> Result<u64, Failed> {
+        let (previous, last) = (call.first.previous(), self.copy.log.last_seq());
+        let refusal = match self.copy.log.accept(call.epoch, call.first, &call.drafts) {
             Ok(new) => {
                 log_accepted(call, new);
-                self.verify(call.last(), call.committed);
-                Ok(new)
+                self.copy.verify(call.last(), call.committed);
+                return Ok(new);
             }
-            Err(NotAccepted::Diverged(seq)) => Err(self.refuse_diverged(seq)),
+            Err(NotAccepted::Diverged(seq)) => self.refuse_diverged(seq),
             Err(NotAccepted::Gap) => {
                 debug!("refused a gap first_seq={} last_seq={last}", call.first);
                 let error = format!("Entries {} to {previous} are missing", last.next());
-                Err(self.refuse(Conflict::Gap, error))
+                self.refuse(Conflict::Gap, error)
             }
-        }
+        };
+        Err(Failed::Refused(refusal))
     }
 
     fn refuse_diverged(&self, seq: Seq) -> Refusal {
@@ -413,7 +498,153 @@ fn log_accepted(call: &Numbered, new: u64) {
 mod tests {
     use std::thread;
 
+    use common::reign::MasterId;
+
     use super::*;
+
+    fn reign(epoch: u64, master: u128) -> Reign {
+        Reign { epoch: Epoch(epoch), master: MasterId(master) }
+    }
+
+    /// The answer to a promise in one line.
+    fn promise(replica: &Replica, epoch: u64, master: u128, takeover: bool) -> String {
+        let (reign, url) = (reign(epoch, master), "http://m".into());
+        match replica.promise(Promise { reign, url, takeover }).unwrap() {
+            Ok(Standing { follows, position, .. }) => {
+                let follows = follows.map_or(0, |id| id.0);
+                format!("holds {} follows {follows}", position.last_seq)
+            }
+            Err(refusal) => format!("{:?}", refusal.code),
+        }
+    }
+
+    /// A heartbeat of a reign that began with `start` entries, the last one of epoch `of`.
+    fn beat(replica: &Replica, of_reign: Reign, start: u64, of: u64) -> Standing {
+        let heartbeat = Heartbeat {
+            reign: of_reign,
+            reign_start: Some(Seq(start)),
+            reign_start_epoch: Epoch(of),
+            silent_after_ms: 60_000,
+            ..Heartbeat::default()
+        };
+        replica.heartbeat(heartbeat).unwrap()
+    }
+
+    /// Epoch, first place, epoch before that, and the texts of a call of a reign of master 1.
+    fn call(
+        replica: &Replica,
+        epoch: u64,
+        start: u64,
+        first: u64,
+        prev: u64,
+        texts: &str,
+    ) -> String {
+        let master = MasterId(1);
+        let texts: Vec<String> = texts.chars().map(|text| format!("\"{text}\"")).collect();
+        let texts = texts.join(",");
+        let json = format!(
+            r#"{{"epoch":{epoch},"master":"{master}","reign_start":{start},"seq":{first},
+            "prev_epoch":{prev},"entries":[{texts}]}}"#
+        );
+        line(replica, &json)
+    }
+
+    #[test]
+    fn a_promise_ends_the_reigns_before_it() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(call(&replica, 5, 0, 1, 0, "ab"), "ok 2 of 2");
+        assert_eq!(promise(&replica, 6, 2, false), "holds 2 follows 1");
+        assert_eq!(promise(&replica, 6, 2, false), "holds 2 follows 0");
+        assert_eq!(promise(&replica, 6, 3, false), "StaleEpoch");
+        assert_eq!(promise(&replica, 5, 2, false), "StaleEpoch");
+        assert_eq!(call(&replica, 5, 0, 3, 5, "c"), "StaleEpoch 2");
+        assert_eq!(call(&replica, 6, 0, 3, 5, "c"), "StaleEpoch 2", "it is another master's");
+        assert_eq!(call(&replica, 7, 2, 3, 5, ""), "ok 2 of 2");
+        assert_eq!(promise(&replica, 8, 1, false), "holds 2 follows 1");
+    }
+
+    #[test]
+    fn who_hears_a_master_promises_nothing() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        let hears = beat(&replica, reign(5, 1), 0, 0).hears.expect("the heartbeat is heard");
+        assert_eq!(hears.master, MasterId(1));
+        assert!(!hears.is_other(MasterId(1), "http://n") && hears.is_other(MasterId(2), ""));
+        assert_eq!(promise(&replica, 6, 2, false), "LivingMaster");
+        assert_eq!(promise(&replica, 6, 1, false), "holds 0 follows 1", "it is the same master");
+        beat(&replica, reign(6, 1), 0, 0);
+        assert_eq!(promise(&replica, 7, 2, true), "holds 0 follows 1", "an operator's word");
+        beat(&replica, reign(8, 1), 0, 0);
+        let last = Heartbeat { reign: reign(8, 1), abdicates: true, ..Heartbeat::default() };
+        replica.heartbeat(last).unwrap();
+        assert_eq!(promise(&replica, 9, 2, false), "holds 0 follows 1");
+    }
+
+    #[test]
+    fn a_question_changes_nothing() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        let before = beat(&replica, reign(5, 1), 0, 0);
+        assert_eq!(replica.heartbeat(Heartbeat::default()).unwrap(), before);
+        assert_eq!(beat(&replica, reign(4, 2), 0, 0), before, "nor does a reign that is over");
+    }
+
+    #[test]
+    fn entries_of_a_former_reign_are_dropped() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(call(&replica, 5, 0, 1, 0, "abcd"), "ok 4 of 4");
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(5)));
+        // The next reign began with two of them, and its third is another one.
+        assert_eq!(call(&replica, 6, 2, 3, 5, "x"), "ok 3 of 3");
+        assert_eq!(log_of(&replica), r#"{"messages":["a","b","x"]}"#);
+        assert_eq!(replica.figures().2, 2);
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(6)));
+        // This one began with one, and has appended nothing yet.
+        assert_eq!(beat(&replica, reign(7, 1), 1, 5).position.last_seq, Seq(1));
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(7)));
+        // And this one with another first entry.
+        assert_eq!(beat(&replica, reign(9, 1), 1, 8).position.last_seq, Seq(0));
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(7)), "not reached");
+        assert_eq!(call(&replica, 9, 1, 1, 0, "y"), "ok 1 of 1");
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(9)));
+    }
+
+    #[test]
+    fn catching_up_reaches_a_reign_at_its_beginning() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(call(&replica, 5, 0, 1, 0, "abcd"), "ok 4 of 4");
+        let piece = r#"{"epoch":6,"reign_start":3,"entry_epoch":5,"seq":1,"entries":["a","b"]}"#;
+        assert_eq!(line(&replica, piece), "duplicate 4");
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(5)), "not reached");
+        let rest =
+            r#"{"epoch":6,"reign_start":3,"entry_epoch":5,"seq":3,"prev_epoch":5,"msg":"c"}"#;
+        assert_eq!(line(&replica, rest), "duplicate 3", "the fourth is gone");
+        assert_eq!(replica.standing().position.log_epoch, Some(Epoch(6)));
+    }
+
+    #[test]
+    fn a_stray_entry_does_not_count() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(line(&replica, r#"{"msg":"seed"}"#), "unnumbered idx 0");
+        let original = r#"{"epoch":4,"reign_start":1,"entry_epoch":0,"seq":1,"msg":"seed"}"#;
+        assert_eq!(line(&replica, original), "duplicate 1", "an original's log is taken over");
+        assert_eq!(call(&replica, 5, 0, 1, 0, "ab"), "ok 2 of 2");
+        assert_eq!(line(&replica, r#"{"msg":"stray"}"#), "unnumbered idx 2");
+        assert_eq!((replica.standing().position.last_seq, replica.count()), (Seq(2), 3));
+        assert_eq!(promise(&replica, 6, 1, false), "holds 2 follows 1");
+        assert_eq!(call(&replica, 6, 2, 3, 5, "c"), "ok 3 of 3");
+        assert_eq!(log_of(&replica), r#"{"messages":["a","b","c"]}"#);
+    }
+
+    #[test]
+    fn committed_entries_are_never_dropped() {
+        let replica = Replica::new(None, 9, u64::MAX);
+        assert_eq!(call(&replica, 5, 0, 1, 0, "abc"), "ok 3 of 3");
+        assert_eq!(committed_after(&replica, 6, 2, 5), 2);
+        assert_eq!(call(&replica, 7, 0, 2, 5, "x"), "Diverged 3");
+        assert_eq!(call(&replica, 7, 1, 3, 6, "x"), "Diverged 3");
+        assert_eq!(beat(&replica, reign(7, 1), 1, 5).position.log_epoch, Some(Epoch(5)));
+        assert_eq!(log_of(&replica), r#"{"messages":["a","b","c"]}"#);
+        assert_eq!(call(&replica, 7, 2, 3, 5, "x"), "ok 3 of 3");
+    }
 
     /// The outcome in one line: the golden form that the tests below compare.
     fn line(replica: &Replica, json: &str) -> String {
@@ -464,7 +695,7 @@ mod tests {
             assert_eq!(line(&replica, json), expected, "{json}");
         }
         assert_eq!(log_of(&replica), r#"{"messages":["a","b","c","d","e","f","seed","seed"]}"#);
-        assert_eq!(replica.position().epoch, Epoch(6));
+        assert_eq!(replica.standing().position.epoch, Epoch(6));
     }
 
     #[test]
@@ -488,9 +719,9 @@ mod tests {
         assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"msg":"cc"}"#), "full");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "ok 3 of 3");
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b","c"]}"#), "duplicate 3");
-        assert_eq!(replica.not_ready_reason(), None);
+        assert_eq!(replica.read_only(), None);
         assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"entries":["c","d"]}"#), "full");
-        let told = replica.not_ready_reason().expect("it is told that it is full");
+        let told = replica.read_only().expect("it is told that it is full");
         assert!(told.contains("MAX_LOG_BYTES"), "{told}");
     }
 
@@ -509,11 +740,11 @@ mod tests {
     /// What a read of committed entries shows after a master has said this.
     fn committed_after(replica: &Replica, epoch: u64, committed: u64, of: u64) -> u64 {
         let heartbeat = Heartbeat {
-            epoch: Epoch(epoch),
+            reign: reign(epoch, 0),
             last_seq: Seq(9),
             committed_seq: Seq(committed),
             committed_epoch: Epoch(of),
-            diverged: false,
+            ..Heartbeat::default()
         };
         replica.heartbeat(heartbeat).unwrap();
         replica.read(|_, _, committed| committed.0)
@@ -570,11 +801,12 @@ mod tests {
     fn a_copy_is_ready_when_level_with_its_master() {
         let replica = Replica::new(None, 9, u64::MAX);
         let told = |last, diverged| {
-            let (epoch, last_seq) = (Epoch(5), Seq(last));
-            let heartbeat = Heartbeat { epoch, last_seq, diverged, ..Heartbeat::default() };
+            let (reign, last_seq) = (reign(5, 1), Seq(last));
+            let heartbeat = Heartbeat { reign, last_seq, diverged, ..Heartbeat::default() };
             replica.heartbeat(heartbeat).unwrap();
             replica.not_ready_reason().unwrap_or_default()
         };
+        assert_eq!(replica.not_ready_reason().as_deref(), Some("no master has been heard"));
         assert_eq!(told(0, false), "");
         assert_eq!(told(2, false), "catching up: holds 0 of 2 entries");
         assert_eq!(told(0, true), "diverged: its log is not a prefix of the master's");

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Duration;
 
-use common::entries::{Epoch, Seq};
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -11,7 +10,10 @@ use common::metrics::Counts;
 use common::openapi;
 use common::reading;
 use common::store::StoreError;
-use common::wire::{self, EXPECTED_MSG, Heard, Heartbeat, OriginalAck, Replicate, SecondaryHealth};
+use common::wire::{
+    self, Caller, EXPECTED_MSG, Heartbeat, OriginalAck, Promise, Replicate, SecondaryHealth,
+    Standing,
+};
 use serde_json::json;
 
 use crate::faults::FaultInjector;
@@ -60,10 +62,11 @@ impl Routes {
             ("/entries", "GET") => self.entries(&request.query),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
+            ("/promise", "POST") => self.promise(body),
             ("/chaos", "GET") if self.chaos => Response::json(200, &self.faults.faults()),
             ("/chaos", "PUT") if self.chaos => self.change_faults(body),
             ("/chaos", _) if self.chaos => Response::method_not_allowed("GET, HEAD, PUT"),
-            ("/replicate" | "/heartbeat", _) => Response::method_not_allowed("POST"),
+            ("/replicate" | "/heartbeat" | "/promise", _) => Response::method_not_allowed("POST"),
             ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries" | "/messages", _) => {
                 Response::method_not_allowed(READ)
             }
@@ -73,15 +76,15 @@ impl Routes {
     }
 
     fn health(&self) -> Response {
-        let position = self.replica.position();
+        let standing = self.replica.standing();
         let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
-            count: position.last_seq.0,
+            count: self.replica.count(),
             delay_ms: self.faults.faults().delay_ms,
             read_only: reason.is_some(),
             reason,
-            position: Some(position),
+            standing: Some(standing),
         };
         Response::json(200, &health)
     }
@@ -103,8 +106,7 @@ impl Routes {
             if from > last {
                 return reading::no_entry();
             }
-            let (epoch, none) = (Epoch::default(), Seq::NONE);
-            let (body, _) = wire::replicate_body(log, epoch, none, none, from, last);
+            let (body, _) = wire::replicate_body(log, Caller::default(), from, last);
             Response::text(200, "application/json", body)
         })
     }
@@ -112,13 +114,24 @@ impl Routes {
     fn heartbeat(&self, body: &[u8]) -> Response {
         match read_object::<Heartbeat>(body) {
             Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
-                Ok(position) => {
-                    let followed = self.followers.count() > 0;
-                    Response::json(200, &Heard { position, followed })
+                Ok(standing) => {
+                    let has_followers = self.followers.count() > 0;
+                    Response::json(200, &Standing { has_followers, ..standing })
                 }
                 Err(error) => disk_failed(&error),
             },
             _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        }
+    }
+
+    fn promise(&self, body: &[u8]) -> Response {
+        match read_object::<Promise>(body) {
+            Ok(promise) if promise.is_possible() => match self.replica.promise(promise) {
+                Ok(Ok(standing)) => Response::json(200, &standing),
+                Ok(Err(refusal)) => Response::json(409, &refusal),
+                Err(error) => disk_failed(&error),
+            },
+            _ => Response::error(400, "Expected JSON with epoch, master"),
         }
     }
 

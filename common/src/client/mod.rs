@@ -38,6 +38,12 @@ const RETRIES: usize = 2;
 /// How long the address of a name is believed. Containers change theirs.
 const ADDRESS_EXPIRES: Duration = Duration::from_secs(5);
 
+/// Why a call has failed: nobody listens there.
+pub const REFUSED: &str = "connection refused";
+
+/// Why a call has failed: nobody has this name.
+pub const NO_SUCH_NAME: &str = "its name does not resolve";
+
 /// The answer to a call, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
@@ -195,13 +201,13 @@ fn reason(error: &Error, timeout: Duration) -> String {
             format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())
         }
         Error::Timeout(_) => format!("no answer within {} ms", timeout.as_millis()),
-        Error::HostNotFound => "its name does not resolve".into(),
+        Error::HostNotFound => NO_SUCH_NAME.into(),
         Error::Io(error) => match error.kind() {
-            ErrorKind::ConnectionRefused => "connection refused".into(),
+            ErrorKind::ConnectionRefused => REFUSED.into(),
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable".into(),
             // The standard library reports a name that does not resolve as uncategorised.
             _ if error.raw_os_error().is_none() && error.to_string().contains("lookup address") => {
-                "its name does not resolve".into()
+                NO_SUCH_NAME.into()
             }
             _ => format!("connection broken: {error}"),
         },

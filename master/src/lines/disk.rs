@@ -36,10 +36,13 @@ impl Disk {
         self.failed
     }
 
+    pub(super) fn is_writing(&self) -> bool {
+        self.acked.next() < self.next && !self.failed
+    }
+
     /// When the next transaction may start: one is written at a time.
     pub(super) fn free_at(&self, last: Seq) -> When {
-        let is_writing = self.acked.next() < self.next;
-        if is_writing || self.failed || self.next > last { When::Blocked } else { When::Now }
+        if self.is_writing() || self.failed || self.next > last { When::Blocked } else { When::Now }
     }
 
     /// Begins a transaction of about `most_bytes` with the entries from `next` on.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::entries::{Epoch, Log, Seq};
-use common::wire::{Position, replicate_body};
+use common::wire::{Caller, Position, replicate_body};
 
 use super::{Call, Found, LineId, SPACING, Verdict, WINDOW, When};
 use crate::health::{Health, Heartbeats, Thresholds, backoff};
@@ -146,7 +146,7 @@ impl Line {
 
     /// The reign of the master begins over a log that ends with `last`.
     pub(super) fn begin_reign(&mut self, last: Seq, found: &Found) {
-        self.beat(*found != Found::Nothing);
+        self.beat(matches!(found, Found::Original | Found::Ours(_)));
         if *found == Found::Original {
             // An original cannot say what it holds; sent again, it would hold everything twice.
             (self.kind, self.acked, self.next) = (Kind::Original, last, last.next());
@@ -229,15 +229,14 @@ impl Line {
         &mut self,
         id: LineId,
         number: u64,
-        epoch: Epoch,
-        committed: Seq,
+        caller: Caller,
         log: &Log,
         now: Instant,
     ) -> Call {
         let first = self.next;
         // A secondary that may be an original gets one entry, in the original's form.
         let until = if self.kind == Kind::Numbering { log.last_seq() } else { first };
-        let (body, last) = replicate_body(log, epoch, self.acked, committed, first, until);
+        let (body, last) = replicate_body(log, caller, first, until);
         self.next = last.next();
         self.calls_made += 1;
         self.calls.push(InFlight { number, first, since: now, lost: false });
@@ -263,6 +262,7 @@ impl Line {
         &mut self,
         call: &Call,
         verdict: Verdict,
+        epoch: Epoch,
         log: &Log,
         now: Instant,
         random: u64,
@@ -270,7 +270,7 @@ impl Line {
         let is_lost = |other: &InFlight| other.number == call.number && other.lost;
         let lost = self.calls.iter().any(is_lost);
         self.calls.retain(|other| other.number != call.number);
-        let settled = self.weigh(call, verdict, log, now);
+        let settled = self.weigh(call, verdict, epoch, log, now);
         match &settled {
             Ok(()) => {
                 self.last_error = None;
@@ -307,6 +307,7 @@ impl Line {
         &mut self,
         call: &Call,
         verdict: Verdict,
+        epoch: Epoch,
         log: &Log,
         now: Instant,
     ) -> Result<(), String> {
@@ -315,8 +316,9 @@ impl Line {
                 Err(format!("acknowledged entry {} and holds {}", call.last, position.last_seq))
             }
             Verdict::Acked(position) => {
-                self.observe(call.number, &position, log, now)?;
+                self.observe(call.number, &position, epoch, log, now)?;
                 if self.is(&position.instance) {
+                    self.diverged = false;
                     self.advance(call.last, log.last_seq(), now);
                 }
                 Ok(())
@@ -327,7 +329,7 @@ impl Line {
                 Ok(())
             }
             Verdict::Gap(position) => {
-                self.observe(call.number, &position, log, now)?;
+                self.observe(call.number, &position, epoch, log, now)?;
                 if position.last_seq.next() >= call.first || self.takes_back(call, &position) {
                     let held = position.last_seq;
                     return Err(format!("refused entry {} and holds {held}", call.first));
@@ -358,13 +360,14 @@ impl Line {
     }
 
     /// Takes note of the position that the secondary gave as the answer to the call or heartbeat of
-    /// this number.
-    /// Fails when the log there is not a prefix of the master's; then nothing of it counts as
-    /// acknowledged.
+    /// this number, in the reign of this epoch.
+    /// Fails when its log does not match the master's; the next call begins where the two may have
+    /// parted, and the secondary drops what it must not keep.
     pub(super) fn observe(
         &mut self,
         number: u64,
         position: &Position,
+        epoch: Epoch,
         log: &Log,
         now: Instant,
     ) -> Result<(), String> {
@@ -372,16 +375,26 @@ impl Line {
             return Ok(());
         }
         let last = position.last_seq;
-        self.diverged = true;
-        if last > log.last_seq() {
-            return Err(format!("diverged: holds {last} entries, the master {}", log.last_seq()));
+        let common = log.last_not_after(position.last_epoch, last);
+        if common < last || log.epoch_of(last) != position.last_epoch {
+            let first = common.min(last.previous()).next();
+            if self.calls.is_empty() {
+                self.next = first.max(self.acked.next());
+            }
+            self.send_again(first);
+            return Err(match last > log.last_seq() {
+                true => format!("holds {last} entries, the master {}", log.last_seq()),
+                false => format!("holds another entry at {last}"),
+            });
         }
-        if log.epoch_of(last) != position.last_epoch {
-            return Err(format!("diverged: holds another entry at {last}"));
-        }
-        self.diverged = false;
         // Entries of epoch 0 are not named by their epoch. They are sent again and compared there.
         let held = if position.last_epoch == Epoch::default() { Seq::NONE } else { last };
+        if position.log_epoch.is_some_and(|log_epoch| log_epoch != epoch) {
+            // What the copy holds beyond the beginning of the reign is not weighed yet.
+            self.next = self.next.max(held.next());
+            return Ok(());
+        }
+        self.diverged = false;
         self.advance(held, log.last_seq(), now);
         if self.acked == log.last_seq() {
             self.last_error = None;

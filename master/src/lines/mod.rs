@@ -40,7 +40,8 @@ mod verdict;
 use std::time::{Duration, Instant};
 
 use common::entries::{Batch, Epoch, Log, Seq};
-use common::wire::Position;
+use common::reign::Reign;
+use common::wire::{Caller, Position, Standing};
 
 use crate::concern;
 use crate::health::{Health, Thresholds};
@@ -122,14 +123,17 @@ pub struct Failure {
 }
 
 /// The answer of a secondary to a starting master.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Found {
     /// No answer in time.
+    #[default]
     Nothing,
+    /// Nobody is there.
+    Refused,
     /// An original, which does not say where it stands.
     Original,
     /// One of ours, and where it stands.
-    Ours(Position),
+    Ours(Standing),
 }
 
 /// All lines of a master.
@@ -140,8 +144,9 @@ pub struct Lines {
     disk: Option<Disk>,
     /// Full batches; only for a log on disk, for in memory a batch costs too little.
     gather: Option<Gather>,
-    epoch: Epoch,
-    /// The last entry of the log when the reign began: former masters may have committed it.
+    /// The reign; epoch 0 before it begins.
+    reign: Reign,
+    /// The last entry of the log that the reign began with.
     reign_start: Seq,
     last_number: u64,
     /// The last entry of the log.
@@ -167,7 +172,7 @@ impl Lines {
             secondaries: urls.iter().map(|url| Line::new(url, thresholds)).collect(),
             disk: on_disk.map(Disk::new),
             gather: on_disk.map(|_| Gather::new(now)),
-            epoch: Epoch::default(),
+            reign: Reign::default(),
             reign_start: Seq::NONE,
             last_number: 0,
             last: on_disk.unwrap_or_default(),
@@ -177,16 +182,25 @@ impl Lines {
         }
     }
 
-    /// Begins the reign of this epoch over this log.
-    pub fn begin_reign(&mut self, epoch: Epoch, log: &Log, found: &[Found], now: Instant) {
-        assert!(epoch > self.epoch, "epoch {epoch} must be greater than {}", self.epoch);
-        (self.epoch, self.last, self.reign_start) = (epoch, log.last_seq(), log.last_seq());
+    /// Begins a reign over this log, of which the disk, if there is one, holds the entries up to
+    /// `on_disk`.
+    pub fn begin_reign(
+        &mut self,
+        reign: Reign,
+        log: &Log,
+        on_disk: Option<Seq>,
+        found: &[Found],
+        now: Instant,
+    ) {
+        assert!(reign.epoch > self.reign.epoch, "{reign:?} must be greater than {:?}", self.reign);
+        (self.reign, self.reign_start, self.last) = (reign, log.last_seq(), log.last_seq());
+        self.disk = on_disk.map(Disk::new);
         for (id, found) in found.iter().enumerate() {
             self.secondaries[id].begin_reign(self.last, found);
-            if let Found::Ours(position) = found {
+            if let Found::Ours(standing) = found {
                 let number = self.next_number();
                 // An error is found again, and told, with the first heartbeat.
-                let _ = self.observe(id, number, position, log, now);
+                let _ = self.observe(id, number, &standing.position, log, now);
             }
         }
         // Where the master alone is a quorum, nobody else tells.
@@ -210,6 +224,11 @@ impl Lines {
     /// Whether a write to the master's disk has failed.
     pub fn disk_has_failed(&self) -> bool {
         self.disk.as_ref().is_some_and(Disk::has_failed)
+    }
+
+    /// Whether a transaction is being written.
+    pub fn disk_is_writing(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::is_writing)
     }
 
     /// The disk's place behind the secondaries.
@@ -242,14 +261,11 @@ impl Lines {
     }
 
     fn commit(&mut self) {
-        let mut held: Vec<u64> = self.secondaries.iter().map(|line| line.acked_seq().0).collect();
-        held.push(self.stored_seq().0);
+        // A copy that has not reached the beginning of the reign may be one of an older log.
+        let reached = |acked: Seq| if acked >= self.reign_start { acked.0 } else { 0 };
+        let acked = self.secondaries.iter().map(|line| reached(line.acked_seq()));
+        let held = acked.chain([self.stored_seq().0]).collect();
         self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
-    }
-
-    /// The last entry that was there when the reign began.
-    pub fn reign_start(&self) -> Seq {
-        self.reign_start
     }
 
     /// A quorum has answered heartbeats of this number or a greater one in the epoch of this reign,
@@ -267,7 +283,8 @@ impl Lines {
 
     /// The number of nodes that are not known to be away, the master included.
     pub fn reachable(&self) -> usize {
-        1 + self.secondaries.iter().filter(|line| line.health() != Health::Unhealthy).count()
+        let can_follow = |line: &&Line| line.health() != Health::Unhealthy && !line.diverged();
+        1 + self.secondaries.iter().filter(can_follow).count()
     }
 
     /// The lines to the secondaries, in the order of the settings.
@@ -275,9 +292,14 @@ impl Lines {
         &self.secondaries
     }
 
-    /// The epoch of this reign; 0 before it begins.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
+    /// The reign; epoch 0 before it begins.
+    pub fn reign(&self) -> Reign {
+        self.reign
+    }
+
+    /// The last entry of the log that the reign began with.
+    pub fn reign_start(&self) -> Seq {
+        self.reign_start
     }
 
     /// The greater epoch that ended this reign, if one has.
@@ -290,9 +312,11 @@ impl Lines {
         self.last
     }
 
-    /// How many secondaries hold the entry.
+    /// How many secondaries hold the entry. Entries from before the reign count only with the whole
+    /// log that the reign began with.
     pub fn acks(&self, seq: Seq) -> usize {
-        self.secondaries.iter().filter(|line| line.acked_seq() >= seq).count()
+        let until = seq.max(self.reign_start);
+        self.secondaries.iter().filter(|line| line.acked_seq() >= until).count()
     }
 
     /// The number of the last call: those that begin from now on have greater ones.
@@ -308,12 +332,16 @@ impl Lines {
 
     /// When the next call to this secondary, or the next write to the disk, may start.
     pub fn due(&self, line: LineId, urgent: bool) -> When {
+        // A reign that is over sends nothing and writes nothing.
+        if self.fenced_by.is_some() {
+            return When::Blocked;
+        }
         let Some(line) = self.secondaries.get(line) else {
             let Some(disk) = &self.disk else { return When::Blocked };
             return disk.free_at(self.last).max(self.batch_leaves_at(disk.next_seq()));
         };
         // Before its reign begins a master calls nobody: it may have no right to.
-        if self.epoch == Epoch::default() || line.next_seq() > self.last {
+        if self.reign.epoch == Epoch::default() || line.next_seq() > self.last {
             return When::Blocked;
         }
         let free_at = line.free_at(urgent);
@@ -368,9 +396,15 @@ impl Lines {
         if !self.is_claimable(id, seq, urgent, now) {
             return None;
         }
-        let (number, epoch, committed) = (self.next_number(), self.epoch, self.committed);
+        let (number, reign, reign_start) = (self.next_number(), self.reign, self.reign_start);
         self.gather.iter_mut().for_each(Gather::left);
-        Some(self.secondaries[id].begin_call(id, number, epoch, committed, log, now))
+        let caller = Caller {
+            reign,
+            reign_start,
+            acked: self.secondaries[id].acked_seq(),
+            committed: self.committed,
+        };
+        Some(self.secondaries[id].begin_call(id, number, caller, log, now))
     }
 
     /// Settles a call: returns a failure if the entries were not taken. `random` spreads the pause
@@ -383,28 +417,32 @@ impl Lines {
         now: Instant,
         random: u64,
     ) -> Option<Failure> {
-        match &verdict {
-            Verdict::Acked(position) | Verdict::Gap(position) => self.hear_of(position.epoch),
-            Verdict::Stale(position) => {
-                self.fenced_by = self.fenced_by.max(Some(position.epoch));
+        // Whoever obeys a greater reign has acknowledged nothing to this one.
+        let verdict = match verdict {
+            Verdict::Acked(position) | Verdict::Gap(position)
+                if position.epoch > self.reign.epoch =>
+            {
+                Verdict::Stale(position)
             }
-            _ => {}
+            verdict => verdict,
+        };
+        if let Verdict::Stale(position) = &verdict {
+            self.fenced_by = self.fenced_by.max(Some(position.epoch));
         }
-        let settled = self.secondaries[call.line].settle(call, verdict, log, now, random);
+        let epoch = self.reign.epoch;
+        let settled = self.secondaries[call.line].settle(call, verdict, epoch, log, now, random);
         self.commit();
         let Call { line, first, last, number, .. } = *call;
         settled.err().map(|detail| Failure { line, first, last, call: number, detail })
     }
 
-    fn hear_of(&mut self, epoch: Epoch) {
-        if epoch > self.epoch {
-            self.fenced_by = self.fenced_by.max(Some(epoch));
-        }
+    /// Another master reigns, since this epoch.
+    pub fn fence(&mut self, epoch: Epoch) {
+        self.fenced_by = self.fenced_by.max(Some(epoch));
     }
 
     /// Takes note of the position that a secondary gave as the answer to this call or heartbeat.
-    /// Fails when its log is not a prefix of the master's; then nothing of it counts as
-    /// acknowledged.
+    /// Fails when its log does not match the master's; then nothing of it counts as acknowledged.
     pub fn observe(
         &mut self,
         id: LineId,
@@ -413,11 +451,14 @@ impl Lines {
         log: &Log,
         now: Instant,
     ) -> Result<(), String> {
-        self.hear_of(position.epoch);
-        if position.epoch == self.epoch {
+        if position.epoch > self.reign.epoch {
+            self.fence(position.epoch);
+            return Err(format!("its epoch is {}: this master's reign is over", position.epoch));
+        }
+        if position.epoch == self.reign.epoch {
             self.secondaries[id].note_answer(number);
         }
-        let observed = self.secondaries[id].observe(number, position, log, now);
+        let observed = self.secondaries[id].observe(number, position, self.reign.epoch, log, now);
         self.commit();
         observed
     }

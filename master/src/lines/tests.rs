@@ -10,8 +10,10 @@
 
 use super::*;
 use common::entries::Message;
+use common::reign::MasterId;
 
 const REIGN: Epoch = Epoch(7);
+const MASTER: Reign = Reign { epoch: REIGN, master: MasterId(1) };
 
 struct Script {
     lines: Lines,
@@ -32,13 +34,19 @@ impl Script {
         let on_disk = has_disk.then_some(Seq::NONE);
         let mut lines = Lines::new(&urls[..secondaries], thresholds, on_disk, now);
         let (log, nothing) = (Log::new(9), [Found::Nothing, Found::Nothing]);
-        lines.begin_reign(REIGN, &log, &nothing[..secondaries], now);
+        lines.begin_reign(MASTER, &log, on_disk, &nothing[..secondaries], now);
         Script { lines, log, now, calls: Vec::new() }
     }
 
     fn position(&self, instance: u64, last: u64) -> Position {
         let last_epoch = if last == 0 { Epoch(0) } else { REIGN };
-        Position { last_seq: Seq(last), last_epoch, epoch: REIGN, instance: instance.to_string() }
+        Position {
+            last_seq: Seq(last),
+            last_epoch,
+            epoch: REIGN,
+            log_epoch: Some(REIGN),
+            instance: instance.to_string(),
+        }
     }
 
     fn settle(&mut self, verdict: Verdict) -> String {
@@ -363,16 +371,75 @@ fn answers_that_contradict_themselves_are_failures() {
          claim 2  => call 1..2
          gap 1 0  => failed 1..2: refused entry 1 and holds 0
          claim 2  => call 1..2
-         gap 2 5  => failed 1..2: diverged: holds 5 entries, the master 2
+         gap 2 5  => failed 1..2: holds 5 entries, the master 2
          claim 2  => call 1..2
          ok 2 1   => failed 1..2: acknowledged entry 2 and holds 1
          claim 2  => call 1..2
-         ok 2 9   => failed 1..2: diverged: holds 9 entries, the master 2
+         ok 2 9   => failed 1..2: holds 9 entries, the master 2
          claim 2  => call 1..2
          diverged => failed 1..2: diverged: other entry
          claim 2  => call 1..2
          ok 2 2   => acked 2",
     );
+}
+
+/// A reign that began over five entries of epochs 3, 3, 5, 5, 5.
+fn over_five() -> Script {
+    let mut script = Script::new();
+    let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
+    let mut lines = Lines::new(&["http://a".to_string()], thresholds, None, script.now);
+    for epoch in [3, 3, 5, 5, 5] {
+        script.log.append(Epoch(epoch), &Message::new("m").into());
+    }
+    lines.begin_reign(MASTER, &script.log, None, &[Found::Nothing], script.now);
+    Script { lines, ..script }
+}
+
+impl Script {
+    /// A heartbeat's answer: so many entries, the last of this epoch, of a log of that reign.
+    fn hear(&mut self, last: u64, last_epoch: u64, log_epoch: u64) -> Result<(), String> {
+        let position = Position {
+            last_epoch: Epoch(last_epoch),
+            log_epoch: Some(Epoch(log_epoch)),
+            ..self.position(1, last)
+        };
+        let number = self.lines.next_number();
+        self.lines.observe(0, number, &position, &self.log, self.now)
+    }
+}
+
+#[test]
+fn entries_from_before_count_with_the_whole_log() {
+    let mut world = over_five();
+    assert_eq!(world.hear(5, 5, 5), Ok(()));
+    assert_eq!((world.lines.acks(Seq(1)), world.lines.committed_seq()), (0, Seq(0)), "an old log");
+    assert_eq!(world.step("claim 5"), "not now", "it has them");
+    assert_eq!(world.hear(4, 5, 7), Ok(()));
+    assert_eq!((world.lines.acks(Seq(1)), world.lines.committed_seq()), (0, Seq(0)), "a piece");
+    assert_eq!(world.hear(5, 5, 7), Ok(()));
+    assert_eq!((world.lines.acks(Seq(1)), world.lines.committed_seq()), (1, Seq(5)));
+}
+
+#[test]
+fn a_call_begins_where_the_logs_may_have_parted() {
+    // The epoch and place of the copy's last entry, and the first entry of the next call.
+    for (last, epoch, first) in [(9, 5, 6), (4, 3, 3), (4, 4, 3), (9, 6, 6), (5, 6, 5), (1, 2, 1)] {
+        let mut world = over_five();
+        assert!(world.hear(last, epoch, epoch).is_err(), "{last} of {epoch}");
+        assert_eq!(world.lines.secondaries()[0].next_seq(), Seq(first), "{last} of {epoch}");
+    }
+}
+
+#[test]
+fn an_ack_of_another_reign_does_not_count() {
+    let mut world = Script::new();
+    world.step("append 1");
+    world.step("claim 1");
+    let position = Position { epoch: Epoch(9), ..world.position(1, 1) };
+    let failed = world.settle(Verdict::Acked(position));
+    assert_eq!(failed, "failed 1..1: its epoch is 9: this master's reign is over");
+    assert_eq!((world.lines.fenced_by(), world.lines.acks(Seq(1))), (Some(Epoch(9)), 0));
+    assert_eq!(world.lines.due(0, true), When::Blocked);
 }
 
 #[test]
@@ -406,7 +473,7 @@ fn an_answer_is_understood_or_named() {
         Verdict::Failed(why) => why,
         other => panic!("{other:?} for {body}"),
     };
-    let position = r#""last_seq":2,"last_epoch":7,"epoch":7,"instance":"1""#;
+    let position = r#""last_seq":2,"last_epoch":7,"epoch":7,"log_epoch":7,"instance":"1""#;
     let ack = format!(r#"{{"status":"ok","idx":1,"seq":2,{position}}}"#);
     assert_eq!(verdict(200, &ack), Verdict::Acked(Script::new().position(1, 2)));
     let gap = format!(r#"{{"error":"…","code":"gap",{position}}}"#);
@@ -671,7 +738,7 @@ fn heartbeats_confirm_in_the_own_epoch_only() {
     let mut world = Script::of(2, false);
     let mut answer = |line, number, epoch| {
         let position = Position { epoch: Epoch(epoch), ..world.position(1, 0) };
-        world.lines.observe(line, number, &position, &world.log, world.now).unwrap();
+        let _ = world.lines.observe(line, number, &position, &world.log, world.now);
         world.lines.answered_number()
     };
     assert_eq!(answer(0, 3, REIGN.0 - 1), 0);

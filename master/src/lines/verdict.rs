@@ -30,7 +30,8 @@ impl Verdict {
                     Verdict::Stale(position)
                 }
                 Ok(Refusal { code: Conflict::Diverged, error, .. }) => Verdict::Diverged(error),
-                Err(_) => Verdict::Failed(format!("answered 409: {}", beginning(body))),
+                // Nobody answers a call with the conflict that is left.
+                _ => Verdict::Failed(format!("answered 409: {}", beginning(body))),
             },
             status => Verdict::Failed(format!("answered {status}: {}", beginning(body))),
         }

@@ -62,10 +62,7 @@ impl Cluster {
 
     /// Waits until the master accepts writes.
     pub fn wait_until_ready(&self) {
-        wait_until("ready", SOON, || {
-            let ready = self.master.get("/ready");
-            if ready.status == 200 { Ok(()) } else { Err(ready.text().to_string()) }
-        });
+        self.master.wait_until_ready();
     }
 
     /// Waits until the master knows that everybody has everything.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
+use super::http::Connection;
+
 /// A request that a fake has received.
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -63,6 +65,22 @@ impl Fake {
         Fake::start(move |request, stream| match request.is_replicate() {
             true => respond(stream, status, body),
             false => healthy(request, 0, stream),
+        })
+    }
+
+    /// Passes on requests to the node at this address, unless `answer` answers them itself.
+    pub fn before<A>(addr: SocketAddr, answer: A) -> Fake
+    where
+        A: Fn(&Received) -> Option<(u16, &'static str)> + Send + Sync + 'static,
+    {
+        Fake::start(move |request, stream| {
+            if let Some((status, body)) = answer(request) {
+                return respond(stream, status, body);
+            }
+            let (method, path) = request.what.split_once(' ').expect("a method and a path");
+            let body = std::str::from_utf8(&request.body).map_err(io::Error::other)?;
+            let answer = Connection::open(addr)?.try_send(method, path, &[], body)?;
+            respond(stream, answer.status, answer.text())
         })
     }
 

@@ -10,6 +10,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod directory;
 pub mod disk;
 pub mod fake;
 pub mod history;

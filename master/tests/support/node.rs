@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use super::binary::{Role, Settings};
 use super::http::{Answer, Connection};
@@ -48,10 +48,19 @@ impl Node {
     }
 
     pub fn master(secondaries: &[&str], settings: Settings) -> Node {
+        Node::master_with(secondaries, settings, &[])
+    }
+
+    /// A master that reigns at once, whoever does so now.
+    pub fn usurper(secondaries: &[&str], settings: Settings) -> Node {
+        Node::master_with(secondaries, settings, &["--takeover"])
+    }
+
+    fn master_with(secondaries: &[&str], settings: Settings, flags: &[&str]) -> Node {
         let urls = secondaries.join(",");
         // Secondaries that misbehave from the start should not hold up a test.
         let own = [("SECONDARIES", urls.as_str()), ("RECOVERY_TIMEOUT_MS", "300")];
-        Node::start(Role::Master, &[&own[..], settings].concat())
+        Node::start_with(Role::Master, &[&own[..], settings].concat(), flags)
     }
 
     pub fn secondary(settings: Settings) -> Node {
@@ -180,6 +189,32 @@ impl Node {
     /// Posts a message to a master.
     pub fn post_message(&self, message: &str) -> Answer {
         self.connect().post_message(message)
+    }
+
+    /// Posts a message that so many nodes are to hold within this time.
+    pub fn post_to(&self, w: impl Into<Value>, message: &str, wtimeout: Duration) -> Answer {
+        let ms = u64::try_from(wtimeout.as_millis()).expect("it is short");
+        let body = json!({ "msg": message, "w": w.into(), "wtimeout": ms }).to_string();
+        let answer =
+            self.connect().try_send("POST", "/messages", &["Prefer: return=minimal"], &body);
+        answer.unwrap_or_else(|error| panic!("no answer to {message}: {error}"))
+    }
+
+    /// Waits until `GET /ready` says that it is.
+    pub fn wait_until_ready(&self) {
+        wait_until("ready", SOON, || {
+            let ready = self.get("/ready");
+            if ready.status == 200 { Ok(()) } else { Err(ready.text().to_string()) }
+        });
+    }
+
+    /// Waits until `GET /ready` says why it is not, with this text.
+    pub fn wait_until_not_ready(&self, text: &str) {
+        wait_until(&format!("not ready: {text}"), SOON, || {
+            let ready = self.get("/ready");
+            let is_so = ready.status == 503 && ready.text().contains(text);
+            if is_so { Ok(()) } else { Err(ready.text().to_string()) }
+        });
     }
 
     /// Its log, as `GET /messages` shows it; a master shows none while it recovers.
