@@ -1,34 +1,34 @@
-//! What must never happen, and the record of what was committed.
+//! The record of what was committed, and what must never happen to it.
 
-use crate::log::{Epoch, Log, Seq};
+use crate::log::{Epoch, LONGEST, Log, Seq};
 use crate::master::Begun;
 
 /// A promise of the cluster that was broken.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Harm {
     /// An entry that was committed in a reign is missing from a later reign's log.
     Lost,
     /// Two reigns committed different entries at one place.
     Forked,
-    /// A reign has begun twice, each time with a log of its own; or two reigns have one epoch.
+    /// A reign began twice, each time with a log of its own.
     TwoLogs,
-    /// A secondary dropped a committed entry.
+    /// A copy of a reign dropped an entry that this reign or an earlier one had committed.
     Dropped,
-    /// A secondary met a contradiction at or below a place that it was told to be committed.
+    /// A copy was contradicted at a place that it was told to be committed.
     Diverged,
 }
 
-/// What was ever committed. No node knows it: the model keeps it to judge the nodes.
+/// What was ever committed. No node knows it: it is kept to judge the nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Committed {
-    pub log: Log,
+    log: Log,
     /// The lowest reign that committed the entry at each place.
-    by: [Epoch; 4],
+    by: [Epoch; LONGEST],
 }
 
 impl Committed {
-    /// A reign has counted entries up to its committed place.
-    pub fn commit(&mut self, begun: &Begun, reigns: &[Begun]) -> Option<Harm> {
+    /// A reign counts entries as committed.
+    pub fn count(&mut self, begun: &Begun, reigns: &[Begun]) -> Option<Harm> {
         let counted = begun.log.beginning(begun.committed);
         for (index, &entry) in counted.iter().enumerate() {
             match self.log.get(index) {
@@ -40,29 +40,36 @@ impl Committed {
                 }
             }
         }
-        let is_later = |other: &&Begun| other.reign.epoch > begun.reign.epoch;
-        let has_it = |later: &Begun| later.log.starts_with(&counted);
-        (!reigns.iter().filter(is_later).all(has_it)).then_some(Harm::Lost)
+        let mut later = reigns.iter().filter(|other| other.reign.epoch > begun.reign.epoch);
+        later.any(|later| !later.log.starts_with(&counted)).then_some(Harm::Lost)
     }
 
-    /// A reign begins with a log.
+    /// A reign begins.
     pub fn harm_of_beginning(&self, begun: &Begun, reigns: &[Begun]) -> Option<Harm> {
         if reigns.iter().any(|other| other.reign == begun.reign) {
             return Some(Harm::TwoLogs);
         }
-        let is_missing = |index: &usize| {
-            self.by[*index] < begun.reign.epoch && begun.log.get(*index) != self.log.get(*index)
+        let is_missing = |index: usize| {
+            self.by[index] < begun.reign.epoch && begun.log.get(index) != self.log.get(index)
         };
-        (0..self.log.len()).any(|index| is_missing(&index)).then_some(Harm::Lost)
+        (0..self.log.len()).any(is_missing).then_some(Harm::Lost)
     }
 
-    /// A secondary's log has changed.
-    pub fn harm_of_dropping(&self, before: &Log, after: &Log) -> Option<Harm> {
+    /// A message of a reign of this epoch changes a copy. The copy may drop an entry that only a
+    /// later reign has committed: that reign has not counted this copy.
+    pub fn harm_of_dropping(&self, epoch: Epoch, before: &Log, after: &Log) -> Option<Harm> {
         let is_dropped = |place: Seq| {
-            before.at(place).is_some()
-                && before.at(place) == self.log.at(place)
-                && after.at(place) != before.at(place)
+            let entry = before.at(place);
+            let is_committed =
+                entry == self.log.at(place) && self.by[usize::from(place) - 1] <= epoch;
+            is_committed && after.at(place) != entry
         };
-        (1..=self.log.last_seq()).any(is_dropped).then_some(Harm::Dropped)
+        let places = 1..=self.log.last_seq().min(before.last_seq());
+        places.into_iter().any(is_dropped).then_some(Harm::Dropped)
+    }
+
+    /// From now on only reigns of this epoch or a later one begin, or change a copy.
+    pub fn forget_who_committed_before(&mut self, epoch: Epoch) {
+        self.by.iter_mut().filter(|by| **by < epoch).for_each(|by| *by = 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Reigns, entries and logs: the values that the protocol compares.
+//! Reigns, entries, logs and ranks: the values that the protocol compares.
 
 use std::ops::Deref;
 
@@ -8,12 +8,16 @@ pub type Epoch = u8;
 /// The place of an entry, counted from 1.
 pub type Seq = u8;
 
+/// How good a log is, [`log_epoch`](crate::secondary::Secondary::log_epoch) first, then its last
+/// place. The log of the greatest rank becomes the log of the next reign.
+pub type Rank = (Epoch, Seq);
+
 /// The longest log of the model.
-const LONGEST: usize = 4;
+pub const LONGEST: usize = 4;
 
 /// The identity of a master. A directory keeps it; a master in memory draws a new one in each life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Id(pub u8);
+pub struct Id(u8);
 
 impl Id {
     /// The identity of master 0 or 1 in its first, second ... life.
@@ -23,14 +27,16 @@ impl Id {
 
     /// The master that drew this identity: 0 or 1.
     pub fn master(self) -> usize {
-        (self.0 as usize + 1) % 2
+        usize::from(self.0 + 1) % 2
     }
 }
 
-/// One master's rule over the log. Every message of a master names its reign.
+/// One master's rule over the log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Reign {
+    /// Its number.
     pub epoch: Epoch,
+    /// The master's identity: it tells two masters apart that drew the same number.
     pub id: Id,
 }
 
@@ -46,6 +52,7 @@ pub struct Log {
 }
 
 impl Log {
+    /// The place of the last entry, 0 without any.
     pub fn last_seq(&self) -> Seq {
         self.len
     }
@@ -61,20 +68,22 @@ impl Log {
         if place == 0 { Some(0) } else { self.at(place).map(|entry| entry.epoch) }
     }
 
+    /// Appends an entry.
     pub fn push(&mut self, entry: Entry) {
         self.entries[usize::from(self.len)] = entry;
         self.len += 1;
     }
 
-    /// Keeps the first `len` entries.
-    pub fn truncate(&mut self, len: Seq) {
-        self.len = self.len.min(len);
+    /// Keeps the entries up to a place.
+    pub fn truncate(&mut self, last: Seq) {
+        self.len = self.len.min(last);
         self.entries[usize::from(self.len)..].fill(Entry::default());
     }
 
-    pub fn beginning(&self, len: Seq) -> Log {
+    /// The log up to a place.
+    pub fn beginning(&self, last: Seq) -> Log {
         let mut log = *self;
-        log.truncate(len);
+        log.truncate(last);
         log
     }
 }
@@ -86,6 +95,3 @@ impl Deref for Log {
         &self.entries[..usize::from(self.len)]
     }
 }
-
-/// How good a log is: the greater rank becomes the log of the next reign.
-pub type Rank = (Epoch, Seq);
