@@ -97,7 +97,8 @@ pub fn may_begin(own: &Own, epoch: Epoch, heard: &[Position], setup: &Setup) -> 
 /// A secondary that was told of a committed place beyond the log shows that the directory is old.
 fn is_own(own: &Own, heard: &[Position], setup: &Setup) -> bool {
     own.reigned > 0
-        && heard.iter().filter(|position| position.mine).count() >= setup.promises_on_own_directory()
+        && heard.iter().filter(|position| position.mine).count()
+            >= setup.promises_on_own_directory()
         && heard.iter().all(|position| position.committed <= own.log.last_seq())
 }
 

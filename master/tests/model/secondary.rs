@@ -77,8 +77,8 @@ impl Secondary {
             return None;
         }
         let is_same_master = self.promised.id == reign.id;
-        let mine = is_same_master
-            && (self.followed || setup.fault == Some(Fault::LastPromiseWasMine));
+        let mine =
+            is_same_master && (self.followed || setup.fault == Some(Fault::LastPromiseWasMine));
         self.followed &= is_same_master;
         self.promised = reign;
         Some(Position { mine, log_epoch: self.log_epoch, committed: self.committed, log: self.log })

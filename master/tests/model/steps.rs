@@ -155,7 +155,8 @@ impl State {
             // It may have begun to take over a better log.
             (Phase::Asking(_), None) => {
                 let logs = self.beginnings(master, setup).into_iter().map(|(_, log)| log);
-                let mut partly: Vec<Log> = logs.flat_map(|log| beginnings_from(&own.log, log)).collect();
+                let mut partly: Vec<Log> =
+                    logs.flat_map(|log| beginnings_from(&own.log, log)).collect();
                 partly.push(own.log);
                 partly.sort_unstable();
                 partly.dedup();
@@ -216,7 +217,9 @@ impl State {
             actions.push(Action::Heartbeat { peer, reign });
         }
         let last_seq = begun.log.last_seq();
-        for (first, last) in (1..=last_seq).flat_map(|first| (first..=last_seq).map(move |last| (first, last))) {
+        for (first, last) in
+            (1..=last_seq).flat_map(|first| (first..=last_seq).map(move |last| (first, last)))
+        {
             let mut after = *copy;
             let answer = after.call(&begun.herald(), &begun.piece(first, last), setup);
             if !is_news(after, answer) || setup.slow_disk && waiting.is_some() {

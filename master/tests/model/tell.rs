@@ -1,4 +1,4 @@
-//! Tells a run in words.
+//! Tells a run in words. A log is written as the reigns of its entries: `[1, 1, 3]`.
 
 use stateright::Path;
 
@@ -25,11 +25,21 @@ fn step(before: &State, action: Action, after: &State) -> String {
             heard.sort_unstable();
             let heard = if heard.is_empty() { "nobody".into() } else { heard.join(" and ") };
             let reign = after.reigns.last().map(|begun| begun.reign).unwrap_or_default();
-            format!("{} has heard {heard} and begins reign {} over {}", name(master), reign.epoch, list(&log))
+            format!(
+                "{} has heard {heard} and begins reign {} over {}",
+                name(master),
+                reign.epoch,
+                list(&log)
+            )
         }
         Action::Append { master } => format!("{} appends an entry", name(master)),
         Action::Heartbeat { peer, reign } => {
-            format!("{} hears a heartbeat of {}{}", s(before, peer), tell(reign), now(before, after, peer))
+            format!(
+                "{} hears a heartbeat of {}{}",
+                s(before, peer),
+                tell(reign),
+                now(before, after, peer)
+            )
         }
         Action::Call { peer, reign, first, last } => {
             let now = now(before, after, peer);
@@ -40,7 +50,11 @@ fn step(before: &State, action: Action, after: &State) -> String {
             format!("{} admits {which} of {}, and its disk is slow", s(before, peer), tell(reign))
         }
         Action::Store { peer } => {
-            format!("{} has stored the call and acknowledges it{}", s(before, peer), now(before, after, peer))
+            format!(
+                "{} has stored the call and acknowledges it{}",
+                s(before, peer),
+                now(before, after, peer)
+            )
         }
         Action::Count { reign, place } => {
             format!("{} counts its log as committed up to {place}", tell_master(reign))
@@ -49,7 +63,7 @@ fn step(before: &State, action: Action, after: &State) -> String {
             format!("{} hears of a greater reign and is deposed", name(master))
         }
         Action::Crash { master, log } => {
-            format!("{} crashes and restarts with {}", name(master), list(&log))
+            format!("{} crashes and restarts with the log {}", name(master), list(&log))
         }
         Action::CrashSecondary { peer } => format!("{} restarts", s(before, peer)),
         Action::Level { master, reign } => {
@@ -85,12 +99,16 @@ fn entries(first: Seq, last: Seq) -> String {
 /// The reign of each entry.
 fn list(log: &Log) -> String {
     let epochs: Vec<String> = log.iter().map(|entry| entry.epoch.to_string()).collect();
-    if epochs.is_empty() { "an empty log".into() } else { format!("entries of reigns {}", epochs.join(", ")) }
+    format!("[{}]", epochs.join(", "))
 }
 
 /// What a secondary holds, if a step has changed it.
 fn now(before: &State, after: &State, peer: usize) -> String {
     let old = &before.peers[peer];
     let new = after.peers.iter().find(|peer| peer.name.0 == old.name.0).unwrap_or(old);
-    if new.copy.log == old.copy.log { String::new() } else { format!(", holds {}", list(&new.copy.log)) }
+    if new.copy.log == old.copy.log {
+        String::new()
+    } else {
+        format!(", holds {}", list(&new.copy.log))
+    }
 }

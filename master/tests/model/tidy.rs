@@ -38,9 +38,8 @@ impl State {
             let mut copies = state.peers.iter().map(|peer| &peer.copy);
             waits || state.is_led(reign) || copies.any(|copy| copy.allows(reign, setup))
         };
-        let lowest = |state: &State| {
-            (0..state.reigns.len()).min_by_key(|&index| state.reigns[index].reign)
-        };
+        let lowest =
+            |state: &State| (0..state.reigns.len()).min_by_key(|&index| state.reigns[index].reign);
         while let Some(index) = lowest(self).filter(|&at| !is_alive(self, self.reigns[at].reign)) {
             self.reigns.remove(index);
             for peer in &mut self.peers {
