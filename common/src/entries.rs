@@ -228,6 +228,11 @@ impl Log {
         Log { keys: Keys { most: most_keys, ..Keys::default() }, ..Log::default() }
     }
 
+    /// The number of idempotency keys that are kept.
+    pub fn most_keys(&self) -> usize {
+        self.keys.most
+    }
+
     /// The entry that was posted with this idempotency key, if the key is still kept.
     pub fn find_key(&self, key: &str) -> Option<Seq> {
         self.keys.by_key.get(key).copied()

@@ -166,6 +166,9 @@ pub struct Heartbeat {
     /// The master stops after this: another one may reign at once.
     #[serde(default)]
     pub abdicates: bool,
+    /// The number of idempotency keys that the master remembers.
+    #[serde(default)]
+    pub idempotency_keys: usize,
 }
 
 impl Heartbeat {

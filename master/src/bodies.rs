@@ -77,6 +77,9 @@ pub struct ReplicationFailed {
     /// `true`: the entry is in the log. `"unknown"`: the entry is going to be in the log, unless
     /// the master is killed or its disk fails before that.
     pub stored: Value,
+    /// A majority holds the entry, so it stays in the log whatever happens to the master. Otherwise
+    /// another master that takes over may not have it.
+    pub committed: bool,
     /// The idempotency key was known: nothing was appended now.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,

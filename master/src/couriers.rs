@@ -188,6 +188,7 @@ impl Replication {
             url: self.options.url.clone(),
             silent_after_ms: silent_after.as_millis() as u64,
             abdicates: false,
+            idempotency_keys: self.options.idempotency_keys,
         };
         (lines.next_number(), heartbeat)
     }

@@ -64,6 +64,8 @@ pub struct Stored {
     pub duplicate: bool,
     /// The entry is on the master's disk, if there is one.
     pub is_saved: bool,
+    /// A majority holds the entry.
+    pub is_committed: bool,
     /// What every secondary did.
     pub acks: Vec<AckStatus>,
 }

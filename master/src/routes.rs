@@ -300,7 +300,7 @@ fn unacknowledged(
     node: &str,
     why: &Missing,
 ) -> ReplicationFailed {
-    let Stored { seq, duplicate, is_saved, acks } = stored;
+    let Stored { seq, duplicate, is_saved, is_committed: committed, acks } = stored;
     let stored = if is_saved { true.into() } else { "unknown".into() };
     let (mut error, mut detail) = (format!("Replication to {node} failed"), why.to_string());
     let mut acked_by = None;
@@ -314,7 +314,7 @@ fn unacknowledged(
         }
         acked_by = Some(acked);
     }
-    ReplicationFailed { error, detail, seq, stored, duplicate, acked_by, acks }
+    ReplicationFailed { error, detail, seq, stored, committed, duplicate, acked_by, acks }
 }
 
 impl Handler for Routes {

@@ -166,7 +166,9 @@ impl Replication {
     ) -> Outcome {
         let (seq, lines, concern) = (waiting.ticket.seq, &state.lines, waiting.concern);
         let is_saved = lines.stored_seq() >= seq;
-        let stored = Stored { seq, duplicate, is_saved, acks: state.acks(seq, failures) };
+        let is_committed = lines.committed_seq() >= seq;
+        let acks = state.acks(seq, failures);
+        let stored = Stored { seq, duplicate, is_saved, is_committed, acks };
         if is_saved && lines.acks(seq) >= concern.acks_needed(lines.secondaries().len()) {
             return Outcome::Acknowledged(stored);
         }

@@ -46,7 +46,8 @@ fn expect_502(url: &str, reason: &str, ack_timeout_ms: &str) -> Duration {
             false => format!(r#"{{"secondary":"{url}","ack":"failed","detail":{detail}}}"#),
         };
         let acks = format!(r#"{bad_ack},{{"secondary":"{good_url}","ack":"ok"}}"#);
-        let expected = format!(r#"{{{error},"seq":{seq},"stored":true,"acks":[{acks}]}}"#);
+        let rest = format!(r#""seq":{seq},"stored":true,"committed":true,"acks":[{acks}]"#);
+        let expected = format!("{{{error},{rest}}}");
         assert_eq!(answer.text(), expected);
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
         took = took.max(answer.took);
@@ -182,6 +183,7 @@ fn every_secondary_that_failed_is_named() {
         "detail": "connection refused",
         "seq": 1,
         "stored": true,
+        "committed": false,
         "acks": [
             { "secondary": urls[0], "ack": "failed", "detail": "connection refused" },
             { "secondary": urls[1], "ack": "failed", "detail": "answered 500: boom" },

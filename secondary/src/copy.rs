@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::entries::{Epoch, Log, Message, Seq};
 use common::reign::{Facts, Reign};
 use common::wire::{Heard, Heartbeat, Numbered};
+use log::warn;
 
 /// After this time without a heartbeat a master that does not say its limit counts as gone.
 const SILENT_AFTER: Duration = Duration::from_millis(2500);
@@ -69,6 +70,13 @@ impl Copy {
 
     /// Takes note of the heartbeat of a reign that is followed.
     pub fn hear(&mut self, heartbeat: Heartbeat, now: Instant) {
+        let (own, masters) = (self.log.most_keys(), heartbeat.idempotency_keys);
+        if self.heartbeat.is_none() && own < masters {
+            warn!(
+                "remembers fewer idempotency keys than its master, which a takeover would forget \
+                 idempotency_keys={own} of_master={masters}"
+            );
+        }
         let (committed, epoch) = (heartbeat.committed_seq, heartbeat.committed_epoch);
         self.heartbeat = Some((heartbeat, now));
         self.verify(if self.holds(committed, epoch) { committed } else { Seq::NONE }, committed);
