@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down erase logs run demo watch test fmt check bench bench-peers soak
+.PHONY: help up down erase logs run demo watch test model fmt check bench bench-peers soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ watch: ## follow the log in this terminal; URL=http://localhost:8001 for another
 
 test: ## run all tests
 	cargo test --workspace
+
+model: ## visit every state of the model of the takeover, farther than the tests do; takes minutes
+	cargo test -p master --test model -- --include-ignored --nocapture
 
 soak: ## kill nodes 200 times under load and look for lost entries; takes some minutes
 	SOAK_ROUNDS=$${SOAK_ROUNDS:-200} cargo test -p master --test durable nothing_acknowledged -- --nocapture

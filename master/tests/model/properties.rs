@@ -7,8 +7,11 @@ use crate::harm::Harm;
 use crate::master::Grounds;
 use crate::setup::Setup;
 
-/// Nothing of this may happen, each with its name.
-const NEVER: [(&str, fn(&Setup, &State) -> bool); 5] = [
+/// A name, and whether it is so in a state.
+type Named = (&'static str, fn(&Setup, &State) -> bool);
+
+/// All of this must hold in every state.
+const ALWAYS: [Named; 5] = [
     ("no entry committed in a reign is missing from a later reign's log", |_, state| {
         state.harm != Some(Harm::Lost)
     }),
@@ -34,7 +37,7 @@ pub const DROP: &str = "a copy that must drop an entry";
 pub const COMMIT: &str = "a commit after a takeover";
 
 /// All of this must happen somewhere: otherwise the rest would prove nothing.
-const SOMETIMES: [(&str, fn(&Setup, &State) -> bool); 4] = [
+const SOMETIMES: [Named; 4] = [
     (TAKEOVER, |_, state| state.reigns.iter().any(|it| it.reign.id != state.reigns[0].reign.id)),
     (RETURN, returns),
     (DROP, |_, state| must_drop(state)),
@@ -46,10 +49,10 @@ const SOMETIMES: [(&str, fn(&Setup, &State) -> bool); 4] = [
 
 /// The properties of a configuration.
 pub fn of(setup: &Setup) -> Vec<Property<Setup>> {
-    let never = NEVER.map(|(name, holds)| Property::always(name, holds));
+    let always = ALWAYS.map(|(name, holds)| Property::always(name, holds));
     let sometimes = SOMETIMES.map(|(name, happens)| Property::sometimes(name, happens));
     let sometimes = sometimes.into_iter().filter(|_| setup.fault.is_none());
-    never.into_iter().chain(sometimes).collect()
+    always.into_iter().chain(sometimes).collect()
 }
 
 fn returns(setup: &Setup, state: &State) -> bool {

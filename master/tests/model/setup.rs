@@ -78,7 +78,8 @@ impl Setup {
 
     /// q, the majority of the n secondaries and a master.
     pub fn majority(&self) -> usize {
-        (self.secondaries + 1) / 2 + 1
+        let nodes = self.secondaries + 1;
+        nodes / 2 + 1
     }
 
     /// How many secondaries must hold an entry together with the master.
