@@ -25,7 +25,8 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
-const ALWAYS_ANSWERED: &[&str] = &["/health", "/ready", "/metrics", "/heartbeat"];
+const ALWAYS_ANSWERED: &[&str] =
+    &["/health", "/ready", "/metrics", "/heartbeat", "/promise", "/entries"];
 
 /// Reports settings that cannot be used, one a line, and gives the exit code for that.
 pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {

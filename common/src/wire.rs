@@ -254,6 +254,12 @@ pub struct Standing {
     /// Somebody follows the log there, and waits to hear what is committed.
     #[serde(default)]
     pub has_followers: bool,
+    /// The base URLs of masters that stand by: they ask here again and again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<String>,
+    /// Entries dropped since the start, because a new master's log did not have them.
+    #[serde(default)]
+    pub dropped_entries: u64,
 }
 
 impl From<Position> for Standing {
@@ -266,6 +272,8 @@ impl From<Position> for Standing {
             committed_seq: Seq::NONE,
             hears: None,
             has_followers: false,
+            standbys: Vec::new(),
+            dropped_entries: 0,
         }
     }
 }

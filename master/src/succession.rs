@@ -22,6 +22,9 @@ use crate::{couriers, recovery};
 /// Between two looks whether the disk of a former reign rests.
 const REST_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Between two tries to start threads.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a secondary may take to hear that this master goes.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -67,10 +70,15 @@ impl Succession {
             let replication = self.current();
             if let Err(error) = reign(&replication, takeover) {
                 error!("failed to start threads error={error}");
-                thread::sleep(Duration::from_secs(1));
+                thread::sleep(RETRY_INTERVAL);
+                continue;
             }
             takeover = false;
             replication.wait_until_over();
+            if replication.lock().disk_failure().is_some() {
+                // Until it is started again: a master that cannot write must not ask for promises.
+                return;
+            }
             info!("stands by again after epoch {}", replication.lock().lines.reign());
             *locked(&self.current) = Arc::new(replication.next());
         }
@@ -97,13 +105,19 @@ impl Succession {
 fn reign(replication: &Arc<Replication>, takeover: bool) -> io::Result<()> {
     let threads = couriers::start(replication)?;
     recovery::recover(replication, threads, takeover);
+    if replication.lock().disk_failure().is_some() {
+        return Ok(());
+    }
     couriers::start_heartbeats(replication)
 }
 
 impl Replication {
     /// Returns when another master has taken over, and nothing is being written any more.
     fn wait_until_over(&self) {
-        let lasts = |state: &mut State| state.lines.fenced_by().is_none();
+        let lasts = |state: &mut State| {
+            let reigns = state.phase == Phase::Reigning;
+            state.lines.fenced_by().is_none() && (reigns || state.disk_failure().is_none())
+        };
         drop(self.begun.wait_while(self.lock(), lasts));
         while self.lock().lines.disk_is_writing() {
             thread::sleep(REST_INTERVAL);

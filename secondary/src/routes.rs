@@ -1,8 +1,10 @@
 //! What a secondary answers to which request.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use common::client::check_base_url;
+use common::entries::Epoch;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -19,6 +21,7 @@ use serde_json::json;
 use crate::faults::FaultInjector;
 use crate::metrics;
 use crate::replica::{Outcome, Replica};
+use crate::standbys::Standbys;
 
 const READ: &str = "GET, HEAD";
 
@@ -33,6 +36,7 @@ pub struct Routes {
     /// `/chaos` is there.
     chaos: bool,
     followers: Followers,
+    standbys: Standbys,
     /// Calls of a master, by result.
     calls: Counts,
     openapi: String,
@@ -42,9 +46,10 @@ impl Routes {
     /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
     /// and so many clients may follow the log.
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
-        let followers = Followers::new(followers);
+        let (followers, standbys) = (Followers::new(followers), Standbys::default());
         let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
-        Routes { replica, faults, chaos, followers, calls, openapi: openapi::document(OPENAPI) }
+        let openapi = openapi::document(OPENAPI);
+        Routes { replica, faults, chaos, followers, standbys, calls, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -60,6 +65,7 @@ impl Routes {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
             ("/entries", "GET") => self.entries(&request.query),
+            ("/messages", "POST") => self.elsewhere(),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
             ("/promise", "POST") => self.promise(body),
@@ -67,7 +73,8 @@ impl Routes {
             ("/chaos", "PUT") if self.chaos => self.change_faults(body),
             ("/chaos", _) if self.chaos => Response::method_not_allowed("GET, HEAD, PUT"),
             ("/replicate" | "/heartbeat" | "/promise", _) => Response::method_not_allowed("POST"),
-            ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries" | "/messages", _) => {
+            ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
+            ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries", _) => {
                 Response::method_not_allowed(READ)
             }
             (path, _) if path.starts_with("/messages/") => Response::method_not_allowed(READ),
@@ -76,7 +83,7 @@ impl Routes {
     }
 
     fn health(&self) -> Response {
-        let standing = self.replica.standing();
+        let standing = self.told(self.replica.standing());
         let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
@@ -96,6 +103,28 @@ impl Routes {
         }
     }
 
+    /// Where a message is to go: to the master that is heard.
+    fn elsewhere(&self) -> Response {
+        let heard = self.replica.standing().hears;
+        let url = heard.as_ref().map(|heard| heard.url.trim_end_matches('/'));
+        // It becomes a header, and a caller may write anything.
+        let master = url.filter(|url| check_base_url(url).is_ok());
+        let detail = match (&heard, master) {
+            (_, Some(url)) => format!("{url} reigns"),
+            (Some(_), None) => "the master gives no URL".into(),
+            (None, None) => "no master is heard".into(),
+        };
+        let error = "a secondary takes no messages";
+        let body = json!({ "error": error, "detail": detail, "stored": false, "master": master });
+        match master {
+            Some(url) => {
+                let place = format!("{url}/messages");
+                Response::json(307, &body).with_header("Location", place)
+            }
+            None => Response::json(503, &body).with_header("Retry-After", "1"),
+        }
+    }
+
     /// What a recovering master reads: the entries from a place on, in the form of a call.
     fn entries(&self, query: &str) -> Response {
         let from = match reading::first(query) {
@@ -112,16 +141,23 @@ impl Routes {
     }
 
     fn heartbeat(&self, body: &[u8]) -> Response {
-        match read_object::<Heartbeat>(body) {
-            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
-                Ok(standing) => {
-                    let has_followers = self.followers.count() > 0;
-                    Response::json(200, &Standing { has_followers, ..standing })
-                }
-                Err(error) => disk_failed(&error),
-            },
-            _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        let heartbeat = match read_object::<Heartbeat>(body) {
+            Ok(heartbeat) if heartbeat.is_possible() => heartbeat,
+            _ => return Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        };
+        if heartbeat.reign.epoch == Epoch::default() {
+            self.standbys.note(&heartbeat.url, Instant::now());
         }
+        match self.replica.heartbeat(heartbeat) {
+            Ok(standing) => Response::json(200, &self.told(standing)),
+            Err(error) => disk_failed(&error),
+        }
+    }
+
+    /// The same with what only the routes know.
+    fn told(&self, standing: Standing) -> Standing {
+        let has_followers = self.followers.count() > 0;
+        Standing { has_followers, standbys: self.standbys.list(Instant::now()), ..standing }
     }
 
     fn promise(&self, body: &[u8]) -> Response {
