@@ -62,7 +62,7 @@ pub struct Reign {
 }
 
 /// The epochs of first reigns: less than any that is drawn by the clock.
-const FIRST_EPOCHS: Range<u64> = 1 << 40..1 << 41;
+pub const FIRST_EPOCHS: Range<u64> = 1 << 40..1 << 41;
 
 impl Reign {
     /// The first reign of a cluster whose secondaries have never heard of a master. Only such

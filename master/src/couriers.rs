@@ -57,6 +57,9 @@ pub fn start_heartbeats(replication: &Arc<Replication>) -> io::Result<()> {
 fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval: Duration) {
     let mut due = Instant::now();
     while let Some(master) = replication.upgrade() {
+        if master.lock().lines.fenced_by().is_some() {
+            return;
+        }
         let (number, heartbeat) = master.heartbeat(line);
         let answer = ask(client, &heartbeat);
         let followed =
@@ -174,7 +177,7 @@ impl Replication {
     /// A number for a heartbeat, and what it tells this secondary.
     pub(crate) fn heartbeat(&self, line: LineId) -> (u64, Heartbeat) {
         let mut state = self.lock();
-        let State { log, lines, .. } = &mut *state;
+        let State { log, lines, abdicates, disk_failure, .. } = &mut *state;
         let (committed_seq, start) = (lines.committed_seq(), lines.reign_start());
         let silent_after = self.options.heartbeat * self.options.thresholds.unhealthy_after;
         let heartbeat = Heartbeat {
@@ -187,7 +190,7 @@ impl Replication {
             diverged: lines.secondaries()[line].diverged(),
             url: self.options.url.clone(),
             silent_after_ms: silent_after.as_millis() as u64,
-            abdicates: false,
+            abdicates: *abdicates || disk_failure.is_some(),
             idempotency_keys: self.options.idempotency_keys,
         };
         (lines.next_number(), heartbeat)

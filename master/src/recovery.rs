@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::client::{Client, NO_SUCH_NAME, REFUSED};
 use common::entries::{Draft, Epoch, Seq};
 use common::random::random;
-use common::reign::{Facts, Reign};
+use common::reign::{FIRST_EPOCHS, Facts, Reign};
 use common::store::{StoreError, TRANSACTION_BYTES};
 use common::wire::{Heartbeat, Numbered, Promise, Replicate, Standing};
 use log::{info, warn};
@@ -30,14 +30,15 @@ use crate::state::{Courier, Phase, Replication, State};
 use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
 
 /// How long a secondary may take to say where it stands, and to promise, which it writes down.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 const PROMISE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two looks; the random part lets one of two candidates be first.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long one batch of entries may take to arrive.
+/// How long one batch of entries may take to arrive; a master that stands by must go on looking.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
 const DRAWN_FROM: u64 = 1 << 11;
@@ -55,9 +56,10 @@ struct Better {
 /// `couriers` are the threads of the lines.
 pub fn recover(replication: &Replication, couriers: Vec<Thread>, takeover: bool) {
     let first = Reign::first(replication.lock().facts.id);
-    let try_of = Try { start: Instant::now(), takeover, first };
+    let start = Instant::now();
+    let mut tried = Try { start, takeover, first, has_heard: false, has_stood_by: false };
     loop {
-        match replication.attempt(&try_of) {
+        match replication.attempt(&mut tried) {
             Ok((reign, found)) => return replication.begin_reign(reign, couriers, &found),
             Err(Delay::Waiting(phase)) => replication.wait(phase),
             Err(Delay::DiskFailed(error)) => {
@@ -69,12 +71,17 @@ pub fn recover(replication: &Replication, couriers: Vec<Thread>, takeover: bool)
     }
 }
 
-/// What stays the same from one attempt to the next.
+/// What one attempt leaves to the next.
 struct Try {
+    /// Since when nobody reigns, as far as is known.
     start: Instant,
     takeover: bool,
     /// The reign, if it is the first one of the cluster.
     first: Reign,
+    /// Somebody has told of a reign of another master.
+    has_heard: bool,
+    /// Another master has reigned meanwhile, perhaps by the same URL.
+    has_stood_by: bool,
 }
 
 /// Why a reign does not begin now.
@@ -92,18 +99,18 @@ impl From<StoreError> for Delay {
 impl Replication {
     /// Tries to get the right to reign, and the log for it. Returns the reign and the standings of
     /// the secondaries that promised it, or how this master waits.
-    fn attempt(&self, &Try { start, takeover, first }: &Try) -> Result<(Reign, Vec<Found>), Delay> {
+    fn attempt(&self, tried: &mut Try) -> Result<(Reign, Vec<Found>), Delay> {
         let urls = self.urls();
         let looked = on_each(urls.len(), |line| look(&urls[line], &self.options.url));
-        let timeout = self.options.recovery_timeout;
-        let is_late = !timeout.is_zero() && start.elapsed() >= timeout;
-        let candidate = self.candidate(takeover, is_late);
+        let candidate = self.candidate(tried);
         let is_new = candidate.is_first(&looked);
+        tried.has_heard |= !is_new;
         let wait = |why| Delay::Waiting(Phase::Waiting { why, master: None, is_new });
         let is_first = match candidate.look(urls, &looked) {
             Next::Ask { is_first } => is_first,
             Next::Wait(why) => return Err(wait(why)),
             Next::StandBy(master) => {
+                (tried.start, tried.has_stood_by) = (Instant::now(), true);
                 self.follow(&looked);
                 let (why, master) = ("standby".into(), Some(master));
                 return Err(Delay::Waiting(Phase::Waiting { why, master, is_new: false }));
@@ -111,10 +118,11 @@ impl Replication {
         };
         let heard = greatest_epoch(&looked).max(candidate.facts.promised.epoch);
         let reign = match is_first {
-            true => first,
+            true => tried.first,
             false => Reign { epoch: new_epoch(heard), master: candidate.id },
         };
-        let promise = Promise { reign, url: self.options.url.clone(), takeover };
+        let (url, takeover) = (candidate.url.to_string(), tried.takeover);
+        let promise = Promise { reign, url, takeover };
         let promised = on_each(urls.len(), |line| match &looked[line] {
             Found::Ours(_) => ask_promise(&urls[line], &promise),
             other => other.clone(),
@@ -133,8 +141,8 @@ impl Replication {
             silent.for_each(|(it, looked)| *it = looked);
         }
         if let Some((index, standing)) = best(&known, candidate.rank(&promised)) {
-            let better =
-                self.fetch(&urls[index], standing, standing.position.last_seq, reign.epoch);
+            let client = Client::new(&urls[index], FETCH_TIMEOUT);
+            let better = self.fetch(&client, standing, standing.position.last_seq, reign.epoch);
             let better = better.map_err(|error| {
                 wait(format!("the better log of {} cannot be fetched: {error}", urls[index]))
             })?;
@@ -144,11 +152,14 @@ impl Replication {
         Ok((reign, promised))
     }
 
-    fn candidate(&self, takeover: bool, is_late: bool) -> Candidate<'_> {
+    fn candidate(&self, tried: &Try) -> Candidate<'_> {
         let (state, recovery) = (self.lock(), self.options.recovery);
         let (facts, last_seq) = (state.facts, state.log.last_seq());
-        let url = &self.options.url;
-        Candidate { id: facts.id, url, facts, last_seq, recovery, takeover, is_late }
+        let timeout = self.options.recovery_timeout;
+        let is_late = !timeout.is_zero() && tried.start.elapsed() >= timeout;
+        let url = if tried.has_stood_by { "" } else { &self.options.url };
+        let Try { takeover, has_heard, .. } = *tried;
+        Candidate { id: facts.id, url, facts, last_seq, recovery, takeover, is_late, has_heard }
     }
 
     /// Notes how this master waits, and says so in the log when it changes.
@@ -176,23 +187,31 @@ impl Replication {
         if standing.committed_seq <= self.lock().log.last_seq() {
             return;
         }
-        let level = self
-            .fetch(url, standing, standing.committed_seq, standing.position.epoch)
-            .and_then(|better| self.adopt(better, standing.position.epoch).map_err(|e| e.problem));
-        if let Err(error) = level {
-            warn!("failed to follow from={url} error={error:?}");
+        let (client, epoch) = (Client::new(url, FOLLOW_TIMEOUT), standing.position.epoch);
+        match self.fetch(&client, standing, standing.committed_seq, epoch) {
+            Ok(better) => match self.adopt(better, epoch) {
+                Ok(()) => {}
+                Err(Delay::DiskFailed(error)) => self.lock().fail_disk(error),
+                Err(Delay::Waiting(phase)) => self.wait(phase),
+            },
+            Err(error) => warn!("failed to follow from={url} error={error:?}"),
         }
     }
 
     /// Fetches what the own log lacks of this one, up to the entry `until`. Epochs grow along a log,
     /// so a copy that follows a later epoch than `most` meanwhile is left alone.
-    fn fetch(&self, url: &str, from: &Standing, until: Seq, most: Epoch) -> Result<Better, String> {
-        let client = Client::new(url, FETCH_TIMEOUT);
-        let mut keep = self.find_common(&client, from)?;
+    fn fetch(
+        &self,
+        client: &Client,
+        from: &Standing,
+        until: Seq,
+        most: Epoch,
+    ) -> Result<Better, String> {
+        let mut keep = self.find_common(client, from)?;
         let mut last = (keep, self.lock().log.epoch_of(keep));
         let mut entries = Recovered::new();
         while last.0 < until {
-            let mut batch = batch(&client, last.0.next())?;
+            let mut batch = batch(client, last.0.next())?;
             if batch.epoch > most {
                 return Err(format!("it follows epoch {} now", batch.epoch));
             }
@@ -215,6 +234,7 @@ impl Replication {
                 entries.push((batch.epoch, batch.drafts));
             }
         }
+        let url = client.base();
         info!("fetched entries from={url} first_seq={} last_seq={}", keep.next(), last.0);
         Ok(Better { keep, entries })
     }
@@ -241,9 +261,19 @@ impl Replication {
 
     /// Takes over a better log, which a reign of this epoch has or begins with: in memory, and on
     /// the disk if there is one.
-    fn adopt(&self, better: Better, epoch: Epoch) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When it contradicts entries that a majority holds: an operator has begun a reign without them.
+    fn adopt(&self, better: Better, epoch: Epoch) -> Result<(), Delay> {
         let mut state = self.lock();
         let (first, last) = (better.keep.next(), state.log.last_seq());
+        let committed = state.facts.committed;
+        if first <= committed {
+            let why =
+                format!("its log has committed entries up to {committed}, the better one not");
+            let (master, is_new) = (None, false);
+            return Err(Delay::Waiting(Phase::Waiting { why, master, is_new }));
+        }
         if first <= last {
             if let Some(store) = &self.store {
                 store.set_aside(&state.log.batch(first, usize::MAX), epoch)?;
@@ -278,13 +308,16 @@ impl Replication {
     /// Writes the reign to the disk before anything is sent in it. The log counts as the reign's
     /// from now on.
     fn persist_reign(&self, reign: Reign) -> Result<(), StoreError> {
-        let mut state = self.lock();
+        let state = self.lock();
         let log_epoch = if reign.is_first() { state.facts.log_epoch } else { reign.epoch };
         let facts = Facts { promised: reign, followed: true, log_epoch, ..state.facts };
         let nothing = state.log.batch(state.log.last_seq().next(), 0);
-        state.facts = facts;
         drop(state);
-        self.store.as_ref().map_or(Ok(()), |store| store.write(&nothing, &facts))
+        if let Some(store) = &self.store {
+            store.write(&nothing, &facts)?;
+        }
+        self.lock().facts = facts;
+        Ok(())
     }
 
     /// Begins a reign. `couriers` are the threads of the lines, and `found` holds the answer of each
@@ -365,7 +398,7 @@ fn new_epoch(highest: Epoch) -> Epoch {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let milliseconds = since_1970.as_ref().map_or(0, Duration::as_millis);
     let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
-    let least = now.max(highest.0.saturating_add(1));
+    let least = now.max(highest.0.saturating_add(1)).max(FIRST_EPOCHS.end);
     Epoch(least.saturating_add(random() % DRAWN_FROM))
 }
 

@@ -136,7 +136,9 @@ pub struct State {
     pub told: Vec<Told>,
     /// The master that reigns since this one was fenced, as far as is known.
     pub successor: Option<Heard>,
-    disk_failure: Option<StoreError>,
+    /// This process stops: another master may reign.
+    pub(crate) abdicates: bool,
+    pub(crate) disk_failure: Option<StoreError>,
     options: Arc<Options>,
 }
 
@@ -184,6 +186,7 @@ impl Replication {
             reigns_since: None,
             told: vec![Told::default(); options.secondaries.len()],
             successor: None,
+            abdicates: false,
             disk_failure: None,
             options: Arc::clone(&options),
         };
@@ -278,14 +281,14 @@ impl State {
 
     /// Why nothing can be appended now; `None` when it can.
     pub fn read_only(&self) -> Option<ReadOnly> {
+        if let Some(epoch) = self.lines.fenced_by() {
+            return Some(ReadOnly::Fenced(epoch, self.successor.clone()));
+        }
         if let Some(error) = &self.disk_failure {
             return Some(ReadOnly::DiskFailed(error.clone()));
         }
         if let Phase::Waiting { why, master, .. } = &self.phase {
             return Some(ReadOnly::Waiting(why.clone(), master.clone()));
-        }
-        if let Some(epoch) = self.lines.fenced_by() {
-            return Some(ReadOnly::Fenced(epoch, self.successor.clone()));
         }
         let (quorum, reachable) = (self.options.quorum?, self.lines.reachable());
         (reachable < quorum).then_some(ReadOnly::NoQuorum { reachable, quorum })
@@ -303,6 +306,10 @@ impl State {
     /// there before.
     /// Fails when it must not be appended.
     pub fn append(&mut self, draft: &Draft, now: Instant) -> Result<(Seq, bool), NotAppended> {
+        // Whoever does not reign says nothing of what is stored.
+        if let Some(why @ (ReadOnly::Waiting(..) | ReadOnly::Fenced(..))) = self.read_only() {
+            return Err(NotAppended::ReadOnly(why));
+        }
         // A known key first: it tells truly that the message is stored, whatever can be now.
         if let Some(seq) = draft.key.as_deref().and_then(|key| self.log.find_key(key)) {
             let is_same = self.log.json(seq) == draft.message.json().as_bytes();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::client::Client;
-use common::entries::Log;
+use common::entries::{Log, Seq};
 use common::locked::locked;
 use common::reign::{Facts, MasterId};
 use common::store::Opened;
@@ -44,12 +44,21 @@ impl Succession {
         disk: Option<Opened>,
         takeover: bool,
     ) -> io::Result<Arc<Succession>> {
-        let (log, mut facts, store) = match disk {
+        let (mut log, mut facts, store) = match disk {
             Some(Opened { log, facts, store }) => (log, facts, Some(Arc::new(store))),
             None => (Log::new(options.idempotency_keys), Facts::default(), None),
         };
         if facts.id == MasterId::NONE {
             facts.id = MasterId::draw();
+        }
+        if facts.strays_from > Seq::NONE {
+            // The directory was a secondary's.
+            if let Some(store) = &store {
+                let strays = log.batch(facts.strays_from, usize::MAX);
+                store.set_aside(&strays, facts.promised.epoch).map_err(io::Error::other)?;
+            }
+            log.drop_from(facts.strays_from);
+            facts.strays_from = Seq::NONE;
         }
         let replication = Arc::new(Replication::new(Arc::new(options), log, facts, store));
         let succession = Arc::new(Succession { current: Mutex::new(replication) });
@@ -90,10 +99,10 @@ impl Succession {
         if replication.lock().phase != Phase::Reigning {
             return;
         }
+        replication.lock().abdicates = true;
         thread::scope(|scope| {
             for (line, url) in replication.urls().iter().enumerate() {
-                let (_, mut heartbeat) = replication.heartbeat(line);
-                heartbeat.abdicates = true;
+                let (_, heartbeat) = replication.heartbeat(line);
                 scope.spawn(move || couriers::ask(&Client::new(url, FAREWELL_TIMEOUT), &heartbeat));
             }
         });
@@ -136,6 +145,7 @@ impl Replication {
         let (options, store) = (Arc::clone(&self.options), self.store.clone());
         let mut next = Replication::new(options, log, state.facts, store);
         next.metrics = Arc::clone(&self.metrics);
+        next.lock().dropped = state.dropped;
         next
     }
 }

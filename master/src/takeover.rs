@@ -52,6 +52,8 @@ pub struct Candidate<'a> {
     pub takeover: bool,
     /// It has waited for `RECOVERY_TIMEOUT_MS`.
     pub is_late: bool,
+    /// It has heard of a reign since it waits: it begins no first one.
+    pub has_heard: bool,
 }
 
 /// What a candidate does after a look at its secondaries.
@@ -112,7 +114,8 @@ impl Candidate<'_> {
             promised.epoch == Epoch::default()
                 || (promised.is_first() && promised.master == self.id)
         };
-        self.facts.promised.epoch == Epoch::default() && ours(found).all(knows_nobody)
+        let is_new = self.facts.promised.epoch == Epoch::default() && !self.has_heard;
+        is_new && ours(found).all(knows_nobody)
     }
 
     /// Whether these secondaries, which promise or would do so, are enough to begin with. Their
@@ -209,6 +212,7 @@ mod tests {
             recovery: Recovery::Auto,
             takeover: false,
             is_late: false,
+            has_heard: false,
         }
     }
 
@@ -306,6 +310,9 @@ mod tests {
         assert_eq!(look(strict, &[blank.clone(), found(0, None)]), FIRST_REIGN);
         assert_eq!(look(on_own_directory(0), &[blank, found(0, None)]), LATER_REIGN);
         assert_eq!(look(candidate(), &[]), FIRST_REIGN);
+        // It has stood by, and both are restarted at once.
+        let knowing = Candidate { has_heard: true, ..candidate() };
+        assert!(waits(&look(knowing, &[Found::Refused, Found::Refused]), "s1, s2"));
         // A promise of the first try, in which the other one was silent.
         let mut promised = standing(0, None);
         (promised.position.epoch, promised.master) = (Reign::first(ME).epoch, ME);

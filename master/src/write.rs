@@ -50,8 +50,10 @@ impl Replication {
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
     /// with the outcome; the calls that are still out then are waited for after it.
     pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Outcome)) {
-        let recovering =
-            |state: &mut State| matches!(state.phase, Phase::Waiting { is_new: true, .. });
+        let recovering = |state: &mut State| {
+            matches!(state.phase, Phase::Waiting { is_new: true, .. })
+                && state.disk_failure().is_none()
+        };
         let left = self.begins_by.saturating_duration_since(Instant::now());
         let waited = self.begun.wait_timeout_while(self.lock(), left, recovering);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -17,7 +17,11 @@ use log::warn;
 const SILENT_AFTER: Duration = Duration::from_millis(2500);
 
 /// A master that was promised a reign has this time to begin it before another one is promised.
-const EXPECTED_WITHIN: Duration = Duration::from_secs(1);
+const EXPECTED_WITHIN: Duration = Duration::from_millis(500);
+
+/// So long after its start a secondary listens for a living master before it promises anything to
+/// another one.
+const LISTENS: Duration = Duration::from_secs(1);
 
 /// What is wrong between the copy and its master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct Copy {
     pub log: Log,
     /// What must not be forgotten.
     pub facts: Facts,
+    started: Option<Instant>,
     /// The last heartbeat of the promised reign, and when it came.
     heartbeat: Option<(Heartbeat, Instant)>,
     /// Who was promised that reign, and when: its heartbeats are about to come.
@@ -48,16 +53,16 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// A copy that goes on from this log.
-    pub fn new(log: Log, facts: Facts) -> Copy {
-        Copy { log, facts, ..Copy::default() }
+    /// A copy that goes on from this log, in a process that is started now.
+    pub fn new(log: Log, facts: Facts, now: Instant) -> Copy {
+        Copy { log, facts, started: Some(now), ..Copy::default() }
     }
 
     /// Promises this reign, which must be allowed.
     pub fn promise(&mut self, reign: Reign) {
         if reign != self.facts.promised {
             (self.verified, self.told) = (Seq::NONE, Seq::NONE);
-            (self.heartbeat, self.candidate) = (None, None);
+            self.heartbeat = None;
         }
         self.facts.promise(reign);
     }
@@ -70,6 +75,7 @@ impl Copy {
 
     /// Takes note of the heartbeat of a reign that is followed.
     pub fn hear(&mut self, heartbeat: Heartbeat, now: Instant) {
+        self.candidate = None;
         let (own, masters) = (self.log.most_keys(), heartbeat.idempotency_keys);
         if self.heartbeat.is_none() && own < masters {
             warn!(
@@ -103,7 +109,19 @@ impl Copy {
 
     /// Takes note of whom the promise was given to.
     pub fn expect(&mut self, candidate: Heard, now: Instant) {
-        self.candidate = Some((candidate, now));
+        // Who asks again and again, and begins nothing, keeps nobody else out.
+        let is_same = |(known, _): &(Heard, Instant)| known.master == candidate.master;
+        if !self.candidate.as_ref().is_some_and(is_same) {
+            self.candidate = Some((candidate, now));
+        }
+    }
+
+    /// Whether the process was started too short a while ago to have heard of a living master, and
+    /// this one may be another.
+    pub fn may_have_missed(&self, reign: Reign, now: Instant) -> bool {
+        let is_fresh = self.started.is_none_or(|at| now.saturating_duration_since(at) < LISTENS);
+        let is_known = reign.is_first() || reign.master == self.facts.promised.master;
+        is_fresh && self.heartbeat.is_none() && !is_known
     }
 
     /// The master whose heartbeats still come, or are about to.
@@ -229,6 +247,12 @@ impl Copy {
         if self.holds(start, epoch) {
             self.verify(start, Seq::NONE);
         }
+    }
+
+    /// The master of an earlier release does not say with what its reign began: its last entry tells
+    /// the reign.
+    pub fn follow_unnamed(&mut self) {
+        self.facts.log_epoch = self.facts.log_epoch.max(self.log.last_epoch());
     }
 
     /// Drops the entries from this one on.

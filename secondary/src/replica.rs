@@ -132,7 +132,7 @@ impl Replica {
             None => (None, Log::new(most_keys), Facts::default()),
         };
         let (stored, instance) = (log.last_seq(), format!("{:016x}", random()));
-        let copy = Copy::new(log, facts);
+        let copy = Copy::new(log, facts, Instant::now());
         let state = State { copy, stored, noted: facts, instance, ..State::default() };
         let bells = Bells::default();
         bells.ring(stored, facts.committed);
@@ -220,6 +220,10 @@ impl Replica {
             let error = format!("The master {} is heard", heard.url);
             return Err(Failed::Refused(state.refuse(Conflict::LivingMaster, error)));
         }
+        if !takeover && state.copy.may_have_missed(reign, Instant::now()) {
+            let error = "It has just started and may have missed a living master".into();
+            return Err(Failed::Refused(state.refuse(Conflict::LivingMaster, error)));
+        }
         let follows = state.copy.facts.follows();
         state.copy.promise(reign);
         state.copy.expect(Heard { master: reign.master, url }, Instant::now());
@@ -266,16 +270,17 @@ impl Replica {
         state.check_disk()?;
         state.check_reign(call.reign)?;
         state.copy.follow(call.reign);
+        if let Some(found) = state.copy.contradiction(call) {
+            self.resolve(&mut state, found)?;
+        }
         state.full = !state.copy.has_room(call, self.max_log_bytes);
         if state.full {
             return Ok(Outcome::Full);
         }
-        if let Some(found) = state.copy.contradiction(call) {
-            self.resolve(&mut state, found)?;
-        }
         let new = state.accept(call)?;
-        if let Some(start) = call.reign_start {
-            self.reach(&mut state, start)?;
+        match call.reign_start {
+            Some(start) => self.reach(&mut state, start)?,
+            None => state.copy.follow_unnamed(),
         }
         state.accepted += new;
         self.grown.notify_all();
