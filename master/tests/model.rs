@@ -7,7 +7,7 @@ use takeover_model::faults::Fault;
 use takeover_model::properties::{COMMIT, DROP, RETURN, TAKEOVER};
 use takeover_model::setup::{Backup, Recovery, Setup};
 
-/// In n secondaries: so many reigns, appends and crashes.
+/// So many secondaries, reigns, appends and crashes.
 const fn bounds(secondaries: usize, epochs: u8, messages: u8, crashes: u8) -> Setup {
     Setup::new(secondaries, epochs, messages, crashes)
 }
