@@ -114,7 +114,7 @@ safe! {
     far_two_crashes: bounds(2, 3, 2, 2) => [TAKEOVER, RETURN, DROP, COMMIT];
     #[ignore = "takes minutes"]
     far_two_crashes_in_memory:
-        Setup { crashes: 2, ..IN_MEMORY } => [TAKEOVER, RETURN, DROP, COMMIT];
+        Setup { crashes: 2, ..IN_MEMORY } => [TAKEOVER, RETURN, COMMIT];
     #[ignore = "takes minutes"]
     far_one_of_each: Setup { crashes: 1, ..ONE_OF_EACH } => [TAKEOVER, RETURN, DROP, COMMIT];
     #[ignore = "takes minutes"]
