@@ -50,7 +50,7 @@ pub struct State {
     pub committed: Committed,
     /// What was broken. Nothing happens after that.
     pub harm: Option<Harm>,
-    /// How many entries were appended, how many crashes happened, how many identities were drawn.
+    /// Appends so far.
     pub appended: u8,
     /// Crashes so far.
     pub crashes: u8,
