@@ -163,6 +163,10 @@ fn a_contradicted_master_stands_by_and_heals() {
     let urls: Vec<String> = cluster.secondaries.iter().map(Node::url).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let mut other = Node::master(&urls, &[("HEARTBEAT_MS", "50")]);
+    wait_until("ready", SOON, || match other.get("/ready") {
+        ready if ready.status == 200 => Ok(()),
+        ready => Err(ready.text().to_string()),
+    });
     for message in ["x", "y", "z"] {
         assert_eq!(other.post_message(message).status, 201);
     }

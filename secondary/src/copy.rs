@@ -116,10 +116,16 @@ impl Copy {
         }
     }
 
+    /// It has been listening for long enough.
+    #[cfg(test)]
+    pub fn has_listened(&mut self) {
+        self.started = None;
+    }
+
     /// Whether the process was started too short a while ago to have heard of a living master, and
     /// this one may be another.
     pub fn may_have_missed(&self, reign: Reign, now: Instant) -> bool {
-        let is_fresh = self.started.is_none_or(|at| now.saturating_duration_since(at) < LISTENS);
+        let is_fresh = self.started.is_some_and(|at| now.saturating_duration_since(at) < LISTENS);
         let is_known = reign.is_first() || reign.master == self.facts.promised.master;
         is_fresh && self.heartbeat.is_none() && !is_known
     }

@@ -560,6 +560,8 @@ mod tests {
     fn a_promise_ends_the_reigns_before_it() {
         let replica = Replica::new(None, 9, u64::MAX);
         assert_eq!(call(&replica, 5, 0, 1, 0, "ab"), "ok 2 of 2");
+        assert_eq!(promise(&replica, 6, 2, false), "LivingMaster", "it has just started");
+        replica.lock().copy.has_listened();
         assert_eq!(promise(&replica, 6, 2, false), "holds 2 follows 1");
         assert_eq!(promise(&replica, 6, 2, false), "holds 2 follows 0");
         assert_eq!(promise(&replica, 6, 3, false), "StaleEpoch");
@@ -696,7 +698,7 @@ mod tests {
             (r#"{"entries":["z"]}"#, "not a call"),
             (r#"{"msg":"seed"}"#, "unnumbered idx 6"),
             (r#"{"msg":"seed"}"#, "unnumbered idx 7"),
-            (r#"{"epoch":6,"seq":7,"prev_epoch":6,"msg":"seed"}"#, "Diverged 8"),
+            (r#"{"epoch":6,"seq":7,"prev_epoch":6,"msg":"seed"}"#, "Diverged 6"),
         ];
         for (json, expected) in script {
             assert_eq!(line(&replica, json), expected, "{json}");
