@@ -220,6 +220,35 @@ fn a_standby_says_who_reigns() {
 }
 
 #[test]
+fn a_secondary_promises_nothing_beside_a_living_master() {
+    // Goal: whoever asks gets a refusal that names the code, unless an operator has told it to; a
+    // question changes nothing.
+    let cluster = Cluster::start(1, &[]);
+    let [master, secondary] = [&cluster.masters[0], &cluster.secondaries[0]];
+    assert_eq!(master.post_message("m1").status, 201);
+    let promise = |takeover: bool| {
+        let (epoch, id) = (1_u64 << 53, format!("{:032x}", 7));
+        let body = json!({ "epoch": epoch, "master": id, "takeover": takeover });
+        secondary.send("POST", "/promise", &body.to_string())
+    };
+    let question = r#"{"epoch":0,"last_seq":0,"committed_seq":0}"#;
+    let before = secondary.send("POST", "/heartbeat", question).json();
+    let refused = promise(false);
+    assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("living_master")));
+    assert_eq!(secondary.send("POST", "/heartbeat", question).json(), before);
+    assert_eq!(master.post_message("m2").status, 201);
+    let told = promise(true);
+    assert_eq!((told.status, &told.json()["last_seq"]), (200, &json!(2)), "{}", told.text());
+    // The former reign is over. Nobody else begins one, so the same master does.
+    wait_until("another reign", SOON, || match master.health()["epoch"].as_u64() {
+        Some(now) if now > 1 << 53 => Ok(()),
+        now => Err(format!("{now:?}")),
+    });
+    assert_eq!(master.post_message("m3").status, 201);
+    assert_eq!(master.log(), ["m1", "m2", "m3"]);
+}
+
+#[test]
 fn of_two_standbys_one_takes_over() {
     // Goal: both see at the same time that the master is gone. One reigns, the other stands by, and
     // the former master stands by too when it comes back.
