@@ -69,6 +69,14 @@ fn durable(directory: &Directory, name: &str) -> Node {
     Node::secondary(&[("DATA_DIR", &directory.of(name))])
 }
 
+/// Tells a secondary something in the name of a master that is not there, in this epoch.
+fn told(secondary: &Node, epoch: u64, path: &str, mut body: Value) {
+    body["epoch"] = json!(epoch);
+    body["master"] = json!(format!("{:032x}", 7));
+    let answer = secondary.send("POST", path, &body.to_string());
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+}
+
 // Majority lost
 
 #[test]
@@ -206,12 +214,7 @@ fn a_piece_of_a_log_has_no_higher_rank() {
     post(&first, "majority", "m2");
     post(&first, "majority", "m3");
     first.kill();
-    let told = |path: &str, mut body: Value| {
-        body["epoch"] = json!(1_u64 << 50);
-        body["master"] = json!(format!("{:032x}", 7));
-        let answer = secondaries[1].send("POST", path, &body.to_string());
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    };
+    let told = |path, body| told(&secondaries[1], 1 << 50, path, body);
     told("/promise", json!({ "takeover": true }));
     told(
         "/replicate",
@@ -714,5 +717,27 @@ fn a_newborn_master_harms_no_secondary_with_a_log() {
         }
         let dropped = [directory.dropped("s0"), directory.dropped("s1")].concat();
         assert!(dropped.is_empty(), "{dropped:?}");
+    }
+}
+
+#[test]
+fn a_newborn_master_gives_up_whatever_its_epoch() {
+    // Goal: first reigns have random epochs. The one that the secondary followed may be less than
+    // the newborn master's, or greater: the newborn one hears that it does not reign.
+    for epoch in [1 << 40, (1 << 41) - 1] {
+        let directory = Directory::new();
+        let mut secondary = durable(&directory, "s0");
+        let call = json!({ "reign_start": 0, "seq": 1, "prev_epoch": 0, "msg": "m1" });
+        told(&secondary, epoch, "/replicate", call);
+        secondary.kill();
+        let newborn = reigning(&[secondary.url()], QUICK);
+        post(&newborn, 1, "lost");
+        secondary.restart();
+        wait_until("a later reign", SOON, || match newborn.health()["epoch"].as_u64() {
+            Some(now) if now >= 1 << 41 => Ok(()),
+            now => Err(format!("{now:?}")),
+        });
+        post(&newborn, 2, "m2");
+        [&newborn, &secondary].into_iter().for_each(|node| wait_for_log(node, &["m1", "m2"]));
     }
 }
