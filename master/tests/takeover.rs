@@ -69,6 +69,14 @@ fn durable(directory: &Directory, name: &str) -> Node {
     Node::secondary(&[("DATA_DIR", &directory.of(name))])
 }
 
+/// Tells a secondary something in the name of a master that is not there, in this epoch.
+fn told(secondary: &Node, epoch: u64, path: &str, mut body: Value) {
+    body["epoch"] = json!(epoch);
+    body["master"] = json!(format!("{:032x}", 7));
+    let answer = secondary.send("POST", path, &body.to_string());
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+}
+
 // Majority lost
 
 #[test]
@@ -193,6 +201,42 @@ fn a_later_tail_does_not_beat_what_is_committed() {
     assert!(dropped.len() == 1 && dropped[0].ends_with(r#""msg":"x"}"#), "{dropped:?}");
 }
 
+#[test]
+fn a_piece_of_a_log_has_no_higher_rank() {
+    // Goal: a reign ends while the secondary that is behind catches up. What that one has got of
+    // the reign's log does not beat the whole log on the other one.
+    let secondaries = [Node::secondary(&[]), Node::secondary(&[])];
+    let relay = Relay::to(secondaries[1].addr());
+    let mut first = reigning(&[secondaries[0].url(), relay.url()], QUICK);
+    post(&first, 3, "m1");
+    let epoch = secondaries[1].health()["log_epoch"].clone();
+    relay.cut();
+    post(&first, "majority", "m2");
+    post(&first, "majority", "m3");
+    first.kill();
+    let told = |path, body| told(&secondaries[1], 1 << 50, path, body);
+    told("/promise", json!({ "takeover": true }));
+    told(
+        "/replicate",
+        json!({
+            "reign_start": 3, "seq": 2, "prev_epoch": epoch, "entry_epoch": epoch, "acked_seq": 1,
+            "msg": "m2",
+        }),
+    );
+    told(
+        "/heartbeat",
+        json!({
+            "reign_start": 3, "reign_start_epoch": epoch, "last_seq": 3, "committed_seq": 0,
+            "silent_after_ms": 1,
+        }),
+    );
+    let last = reigning(&secondaries.each_ref().map(Node::url), QUICK);
+    post(&last, 3, "m4");
+    for node in [&last, &secondaries[0], &secondaries[1]] {
+        wait_for_log(node, &["m1", "m2", "m3", "m4"]);
+    }
+}
+
 // Empty reign
 
 #[test]
@@ -288,6 +332,30 @@ fn a_stray_message_does_not_lower_the_rank() {
     secondaries.iter().for_each(|node| wait_for_log(node, &log));
 }
 
+#[test]
+fn the_log_of_an_original_master_is_kept() {
+    // Goal: entries in the original's form are no stray ones when nobody of ours has reigned. They
+    // survive a reign that appends nothing, and the loss of its master.
+    let secondaries = [Node::secondary(&[]), Node::secondary(&[])];
+    secondaries.iter().for_each(stray);
+    let mut master = reigning(&secondaries.each_ref().map(Node::url), QUICK);
+    assert_eq!(master.log(), ["stray"]);
+    wait_until("level", SOON, || {
+        let health = master.health();
+        let statuses = health["secondary_statuses"].as_object().cloned().unwrap_or_default();
+        let level = statuses.values().all(|s| s["acked_seq"] == 1 && s["last_error"].is_null());
+        if level { Ok(()) } else { Err(health.to_string()) }
+    });
+    master.kill();
+    master.restart();
+    master.wait_until_ready();
+    assert_eq!(master.log(), ["stray"]);
+    post(&master, 3, "m2");
+    for node in [&master, &secondaries[0], &secondaries[1]] {
+        wait_for_log(node, &["stray", "m2"]);
+    }
+}
+
 // A better log is known
 
 #[test]
@@ -361,6 +429,71 @@ fn an_old_masters_directory_harms_nobody() {
     for node in [&first, &secondaries[0], &secondaries[1]] {
         wait_for_log(node, &log);
     }
+}
+
+#[test]
+fn an_own_directory_needs_one_follower() {
+    // Goal: a master comes back on its own directory. While both secondaries are frozen it waits,
+    // for another one may have reigned; one that has followed nobody since is enough.
+    let directory = Directory::new();
+    let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
+    let own = directory.of("m0");
+    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
+    let mut master = reigning(&secondaries.each_ref().map(Node::url), &settings);
+    post(&master, 3, "m1");
+    secondaries.iter().for_each(Node::freeze);
+    master.kill();
+    master.restart();
+    assert_waits(&master, "no answer from");
+    secondaries[1].thaw();
+    master.wait_until_ready();
+    post(&master, "majority", "m2");
+    secondaries[0].thaw();
+    secondaries.iter().for_each(|node| wait_for_log(node, &["m1", "m2"]));
+}
+
+#[test]
+fn a_promise_does_not_make_a_follower() {
+    // Goal: another master has reigned and committed m2 without the second secondary. The former
+    // one comes back on its own directory, and that secondary promises it obedience, the other one
+    // does not. The promise does not make it a witness that nobody else has reigned.
+    let directory = Directory::new();
+    let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
+    static REFUSES: AtomicBool = AtomicBool::new(false);
+    let proxy = Fake::before(secondaries[0].addr(), |request| {
+        let is_refused = request.what == "POST /promise" && REFUSES.load(SeqCst);
+        is_refused.then_some((503, r#"{"error":"busy"}"#))
+    });
+    let own = directory.of("m0");
+    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
+    let mut first = reigning(&[proxy.url(), secondaries[1].url()], &settings);
+    post(&first, 3, "m1");
+    first.kill();
+    let relay = Relay::to(secondaries[1].addr());
+    let mut second = reigning(&[secondaries[0].url(), relay.url()], QUICK);
+    post(&second, 3, "m2");
+    relay.cut();
+    post(&second, "majority", "m3");
+    second.kill();
+    secondaries.iter().for_each(|secondary| {
+        wait_until("silent", SOON, || match &secondary.health()["hears"] {
+            Value::Null => Ok(()),
+            heard => Err(heard.clone()),
+        });
+    });
+    let epoch = secondaries[1].health()["epoch"].as_u64();
+    REFUSES.store(true, SeqCst);
+    first.restart();
+    wait_until("promised", SOON, || match secondaries[1].health()["epoch"].as_u64() {
+        now if now > epoch => Ok(()),
+        now => Err(format!("{now:?}")),
+    });
+    secondaries[0].freeze();
+    assert_waits(&first, &format!("no answer from {}", proxy.url()));
+    REFUSES.store(false, SeqCst);
+    secondaries[0].thaw();
+    first.wait_until_ready();
+    assert_eq!(first.log(), ["m1", "m2", "m3"]);
 }
 
 #[test]
@@ -454,6 +587,15 @@ fn a_tail_of_the_same_length_is_not_adopted() {
 
 // Acknowledgements that come late
 
+/// Thaws the disk when it is dropped.
+struct Thawing<'a>(&'a Disk);
+
+impl Drop for Thawing<'_> {
+    fn drop(&mut self) {
+        self.0.thaw();
+    }
+}
+
 #[test]
 fn a_promise_ends_calls_that_wait_for_the_disk() {
     // Goal: a call of the former master waits for a silent disk while another master is promised
@@ -472,6 +614,8 @@ fn a_promise_ends_calls_that_wait_for_the_disk() {
     assert!(matches!(call(5, 1), Outcome::Acknowledged(_)));
     disk.freeze_after(0);
     let (waiting, promised) = thread::scope(|scope| {
+        // Lets both threads end when the test fails.
+        let thawing = Thawing(&disk);
         let waiting = scope.spawn(|| call(5, 2));
         assert!(disk.is_frozen_within(SOON), "the call writes");
         let promise = json!({ "epoch": 6, "master": format!("{:032x}", 2), "takeover": true });
@@ -482,7 +626,7 @@ fn a_promise_ends_calls_that_wait_for_the_disk() {
             epoch => Err(epoch),
         });
         assert!(!promised.is_finished(), "the promise is not on the disk");
-        disk.thaw();
+        drop(thawing);
         (waiting.join().expect("no panic"), promised.join().expect("no panic"))
     });
     let Outcome::Refused(refusal) = waiting else { panic!("{waiting:?}") };
@@ -573,5 +717,27 @@ fn a_newborn_master_harms_no_secondary_with_a_log() {
         }
         let dropped = [directory.dropped("s0"), directory.dropped("s1")].concat();
         assert!(dropped.is_empty(), "{dropped:?}");
+    }
+}
+
+#[test]
+fn a_newborn_master_gives_up_whatever_its_epoch() {
+    // Goal: first reigns have random epochs. The one that the secondary followed may be less than
+    // the newborn master's, or greater: the newborn one hears that it does not reign.
+    for epoch in [1 << 40, (1 << 41) - 1] {
+        let directory = Directory::new();
+        let mut secondary = durable(&directory, "s0");
+        let call = json!({ "reign_start": 0, "seq": 1, "prev_epoch": 0, "msg": "m1" });
+        told(&secondary, epoch, "/replicate", call);
+        secondary.kill();
+        // It has nothing to send: only heartbeats tell.
+        let newborn = reigning(&[secondary.url()], QUICK);
+        secondary.restart();
+        wait_until("a later reign", SOON, || match newborn.health()["epoch"].as_u64() {
+            Some(now) if now >= 1 << 41 => Ok(()),
+            now => Err(format!("{now:?}")),
+        });
+        post(&newborn, 2, "m2");
+        [&newborn, &secondary].into_iter().for_each(|node| wait_for_log(node, &["m1", "m2"]));
     }
 }

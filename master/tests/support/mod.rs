@@ -15,6 +15,7 @@ pub mod disk;
 pub mod fake;
 pub mod history;
 pub mod http;
+pub mod masters;
 pub mod node;
 pub mod output;
 pub mod port;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::SOON;
 use super::history::Writer;
 use super::http::{Answer, Connection};
+use super::node::Node;
+use super::{SOON, wait_until};
 
 const WRITERS: usize = 8;
 
@@ -46,6 +47,16 @@ impl Clients {
     /// When which master has acknowledged something so far.
     pub fn acknowledged(&self) -> Vec<(Instant, SocketAddr)> {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the clients have been told of so many more messages by this master.
+    pub fn wait_for_acks(&self, master: &Node, more: usize) {
+        let by = || self.acknowledged().iter().filter(|(_, by)| *by == master.addr()).count();
+        let before = by();
+        wait_until("some more entries", SOON, || match by() {
+            now if now >= before + more => Ok(()),
+            now => Err(now),
+        });
     }
 
     /// Lets the clients write while `faults` does its worst, and returns what they were told.
