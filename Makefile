@@ -5,7 +5,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-up: ## start the cluster in containers: master :8000, secondaries :8001 and :8002 (the slow one)
+up: ## start the cluster in containers: master :8000, secondaries :8001 and :8002 (the slow one); STANDBY=1 for a second master on :8010
 	@docker/compose.sh up
 
 down: ## stop those containers and remove them; logs kept with DATA_DIR=/data stay
@@ -17,7 +17,7 @@ erase: ## the same, and throw those logs away
 logs: ## follow what those containers log
 	@docker/compose.sh logs
 
-run: ## start the same cluster as plain processes, without Docker; Ctrl-C stops it
+run: ## start the same cluster as plain processes, without Docker, also with STANDBY=1; Ctrl-C stops it
 	@docker/run.sh
 
 demo: ## show the main job with curl, on the running cluster or on one of its own, and check every answer

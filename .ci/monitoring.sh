@@ -43,7 +43,7 @@ check_compose() {
         echo "No compose is installed here to look at docker/compose.yaml with."
         return
     fi
-    "${compose[@]}" -f docker/compose.yaml --profile monitoring config -q || fail "compose.yaml is not valid"
+    "${compose[@]}" -f docker/compose.yaml --profile monitoring --profile standby config -q || fail "compose.yaml is not valid"
     found=$(services_without_profile "${compose[@]}")
     [ "$found" = "master secondary1 secondary2" ] || fail "compose starts '$found' by default"
     echo "compose.yaml is valid, and starts by default: $found"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # compose.sh up|down|erase|logs: the cluster in containers, with whichever compose is installed.
+# STANDBY=1 starts a second master too, which stands by.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,10 +22,18 @@ if ! problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null); t
     exit 1
 fi
 
+services=(secondary1 secondary2 master)
+if [ "${STANDBY:-0}" = 1 ]; then
+    export COMPOSE_PROFILES=${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}standby
+    services+=(standby)
+fi
+# Whatever was started, also with a profile that nobody names now.
+every_profile=monitoring,standby
+
 # Waits until the health check of every service has passed; 60 s are plenty.
 wait_until_healthy() {
     local service status tenths
-    for service in secondary1 secondary2 master; do
+    for service in "${services[@]}"; do
         for ((tenths = 0; tenths < 600; tenths += 5)); do
             status=$(docker inspect --format '{{.State.Health.Status}}' \
                 "$("${compose[@]}" ps -q "$service")" 2>&1) || true
@@ -45,16 +54,18 @@ case ${1:-} in
         echo "  master      http://localhost:8000"
         echo "  secondary1  http://localhost:8001"
         echo "  secondary2  http://localhost:8002   (the slow one)"
+        if [ "${STANDBY:-0}" = 1 ]; then
+            echo "  standby     http://localhost:8010   (a second master: 'docker kill' the first)"
+        fi
         if [[ ",${COMPOSE_PROFILES:-}," = *,monitoring,* ]]; then
             echo "  dashboard   http://localhost:3000"
             echo "  alerts      http://localhost:9090/alerts"
         fi
         echo "See it live: http://localhost:8000/. Next: make demo, make watch, make logs, make down."
         ;;
-    # Whatever was started, also with a profile that nobody names now.
-    down) COMPOSE_PROFILES=monitoring "${compose[@]}" down ;;
-    erase) COMPOSE_PROFILES=monitoring "${compose[@]}" down --volumes ;;
-    logs) exec "${compose[@]}" logs --follow --tail=100 ;;
+    down) COMPOSE_PROFILES=$every_profile "${compose[@]}" down ;;
+    erase) COMPOSE_PROFILES=$every_profile "${compose[@]}" down --volumes ;;
+    logs) COMPOSE_PROFILES=${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}standby exec "${compose[@]}" logs --follow --tail=100 ;;
     *)
         echo "usage: compose.sh up|down|erase|logs" >&2
         exit 2

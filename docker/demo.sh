@@ -14,7 +14,7 @@ secondary2=http://127.0.0.1:8002
 
 # Neither the reader's locale nor a setting of theirs may change what is shown here.
 export LC_ALL=C LOG_LEVEL=info
-unset DELAY_MS NODE_NAME SECONDARIES PORT HOST DATA_DIR CHAOS
+unset DELAY_MS NODE_NAME SECONDARIES PORT HOST DATA_DIR CHAOS ADVERTISE_URL STANDBY
 
 work=$(mktemp -d)
 trap 'exit 130' INT
@@ -22,14 +22,15 @@ trap 'exit 143' TERM HUP
 trap clean_up EXIT
 
 # What every call has in common, kept out of the lines that are shown: no progress bar, no proxy,
-# no waiting for ever, and the status and the time after the answer. This file also takes the place
-# of the reader's own ~/.curlrc.
+# no waiting for ever, the way to the master that reigns now, and the status and the time after the
+# answer. This file also takes the place of the reader's own ~/.curlrc.
 export CURL_HOME=$work
 cat >"$work/.curlrc" <<'END'
 silent
 show-error
 noproxy = "*"
 max-time = 60
+location
 write-out = "\n%{http_code} in %{time_total} s\n"
 END
 

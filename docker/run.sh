@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# `make run`: the cluster of compose.yaml as plain processes in this terminal. Ctrl-C stops all three.
+# `make run`: the cluster of compose.yaml as plain processes in this terminal. Ctrl-C stops all of it.
 # DELAY_MS=0 make run takes the delay of the second secondary away, CHAOS=1 lets the page disturb the
-# secondaries, and DATA_DIR=DIRECTORY keeps the logs in three directories below that one.
+# secondaries, DATA_DIR=DIRECTORY keeps the logs in directories below that one, and STANDBY=1 starts
+# a second master on port 8010, which takes over when the first one ends.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . docker/nodes.sh
@@ -12,7 +13,8 @@ trap stop_nodes EXIT
 # As an argument, not from the environment: only the second secondary is slow.
 delay_ms=${DELAY_MS:-1500}
 data_dir=${DATA_DIR:-}
-unset DELAY_MS NODE_NAME DATA_DIR
+standby=${STANDBY:-0}
+unset DELAY_MS NODE_NAME DATA_DIR STANDBY ADVERTISE_URL
 
 echo "Building the nodes (cargo build --release) ..."
 build_nodes
@@ -24,16 +26,36 @@ start() {
 
 start secondary1 "$secondary_bin" --port 8001 --delay-ms 0
 start secondary2 "$secondary_bin" --port 8002 --delay-ms "$delay_ms"
-start master "$master_bin" --port 8000 --secondaries http://127.0.0.1:8001,http://127.0.0.1:8002
+secondaries=http://127.0.0.1:8001,http://127.0.0.1:8002
+start master "$master_bin" --port 8000 --secondaries $secondaries
 
+if [ "$standby" = 1 ]; then
+    # The first one is to reign first.
+    for ((tenths = 0; tenths < 100; tenths++)); do
+        if curl --silent --fail --noproxy '*' --output /dev/null http://127.0.0.1:8000/ready; then break; fi
+        sleep 0.1
+    done
+    echo "A second master stands by: http://127.0.0.1:8010/. To see it take over: kill -9 $node_pid"
+    start standby "$master_bin" --port 8010 --secondaries $secondaries
+fi
 echo "See it live: http://127.0.0.1:8000/. In another terminal: make demo, make watch."
 
-# The nodes write to this terminal themselves. When one ends, so does the cluster.
-while sleep 0.5; do
-    for pid in "${node_pids[@]}"; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            echo "A node has stopped (its last line above says why), so the others are stopped too." >&2
-            exit 1
-        fi
+lives() { kill -0 "$1" 2>/dev/null; }
+
+# Both secondaries, and a master: they were started in this order.
+cluster_lives() {
+    local pid
+    lives "${node_pids[0]}" && lives "${node_pids[1]}" || return 1
+    for pid in "${node_pids[@]:2}"; do
+        if lives "$pid"; then return 0; fi
     done
+    return 1
+}
+
+# The nodes write to this terminal themselves.
+while sleep 0.5; do
+    if ! cluster_lives; then
+        echo "A node has stopped (its last line above says why), so the others are stopped too." >&2
+        exit 1
+    fi
 done
