@@ -205,7 +205,7 @@ fn unknown_paths_and_wrong_methods_get_json() {
         (master, "BREW", "/messages", "GET, HEAD, POST"),
         (master, "POST", "/health", read),
         (master, "DELETE", "/messages/1", read),
-        (secondary, "POST", "/messages", read),
+        (secondary, "PUT", "/messages", "GET, HEAD, POST"),
         (secondary, "POST", "/health", read),
         (secondary, "GET", "/replicate", "POST"),
         (secondary, "PUT", "/replicate", "POST"),

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use common::client::check_base_url;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -60,6 +61,7 @@ impl Routes {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
             ("/entries", "GET") => self.entries(&request.query),
+            ("/messages", "POST") => self.elsewhere(),
             ("/replicate", "POST") => self.replicate(body),
             ("/heartbeat", "POST") => self.heartbeat(body),
             ("/promise", "POST") => self.promise(body),
@@ -67,7 +69,8 @@ impl Routes {
             ("/chaos", "PUT") if self.chaos => self.change_faults(body),
             ("/chaos", _) if self.chaos => Response::method_not_allowed("GET, HEAD, PUT"),
             ("/replicate" | "/heartbeat" | "/promise", _) => Response::method_not_allowed("POST"),
-            ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries" | "/messages", _) => {
+            ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
+            ("/health" | "/ready" | "/metrics" | "/openapi.json" | "/entries", _) => {
                 Response::method_not_allowed(READ)
             }
             (path, _) if path.starts_with("/messages/") => Response::method_not_allowed(READ),
@@ -93,6 +96,28 @@ impl Routes {
         match self.replica.not_ready_reason() {
             None => Response::json(200, &json!({ "status": "ready" })),
             Some(reason) => Response::not_ready(&reason),
+        }
+    }
+
+    /// Where a message is to go: to the master that is heard.
+    fn elsewhere(&self) -> Response {
+        let heard = self.replica.standing().hears;
+        let url = heard.as_ref().map(|heard| heard.url.trim_end_matches('/'));
+        // It becomes a header, and a caller may write anything.
+        let master = url.filter(|url| check_base_url(url).is_ok());
+        let detail = match (&heard, master) {
+            (_, Some(url)) => format!("{url} reigns"),
+            (Some(_), None) => "the master gives no URL".into(),
+            (None, None) => "no master is heard".into(),
+        };
+        let error = "a secondary takes no messages";
+        let body = json!({ "error": error, "detail": detail, "stored": false, "master": master });
+        match master {
+            Some(url) => {
+                let place = format!("{url}/messages");
+                Response::json(307, &body).with_header("Location", place)
+            }
+            None => Response::json(503, &body).with_header("Retry-After", "1"),
         }
     }
 
