@@ -40,14 +40,16 @@
 //! # The promises
 //!
 //! 1. **One order.** Every node's log is a prefix of the master's: same entries, same order, no
-//!    gap, no duplicate.
+//!    gap, no duplicate. What a takeover leaves behind on a node is dropped there.
 //! 2. **201 means it.** As many nodes hold the entry as the client asked for; a read on any of
 //!    them after that shows it.
-//! 3. **An error says whether the message is in the log.** 400, 413, 422 and 503: it is not. 502:
-//!    it is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not confirmed
-//!    it; sending it again without a key would store it twice.
-//! 4. **Nothing accepted disappears** while one node that acknowledged it lives or, with a disk,
-//!    comes back, and answers a starting master in time.
+//! 3. **An error says whether the message is in the log.** 307, 400, 413, 422 and 503: it is not.
+//!    502: it is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not
+//!    confirmed it; sending it again without a key would store it twice. An entry that no majority
+//!    holds can still be lost with the master.
+//! 4. **What a majority has acknowledged is never lost.** A master begins only with the promises of
+//!    so many secondaries that one of them has every such entry, and waits as long as that takes. A
+//!    node without a disk that restarts has forgotten its entries and its promises.
 //! 5. **A blocked client blocks nobody else.**
 //! 6. **Every limit is stated**, and beyond it there is a clear answer: no hang, no panic, no lost
 //!    entry. The limits of the HTTP layer are listed [there](http).
@@ -59,29 +61,41 @@
 //! begins there; a duplicate is compared and acknowledged again. Each reign of a master has an
 //! [epoch](entries::Epoch), greater than any before it; an entry keeps the epoch that it was
 //! appended in, so `seq` and epoch together name an entry for ever. A secondary refuses a master
-//! whose epoch is over, and entries that contradict its own. It never overwrites.
+//! whose epoch is over. Entries that contradict the reigning master's log are dropped, and kept in a
+//! file; a secondary never drops what it knows a majority to hold.
+//!
+//! # How a master takes over
+//!
+//! A second master process stands by. When the secondaries hear the first one no more, it asks them
+//! to *promise* to obey no earlier [reign](reign::Reign). With n secondaries and a majority of q
+//! nodes, n − q + 2 promises are enough: any q − 1 secondaries, which together with a master have
+//! acknowledged an entry, have one of them in common. So the log of the greatest
+//! [rank](reign::Rank) among those that promised has every such entry, and the former master gets
+//! no majority any more. The new one takes that log over, and begins (`master::takeover`,
+//! `master::recovery`). A former master that hears of it stands by in its turn
+//! (`master::succession`).
 //!
 //! # What is on the disk when
 //!
 //! A node keeps the log in [memory](entries), and with `DATA_DIR` in a [file](store) too. A
 //! secondary writes entries to the file before it acknowledges them. The master writes while its
 //! calls are out, and counts itself as a holder of an entry only when the entry is on its disk;
-//! reads show nothing before that. A new epoch is on the disk before any entry is sent in it, and
-//! before a secondary answers the master that announced it. Without a file a restarted node starts
-//! empty and is sent the log again, or fetches it (`master::recovery`).
+//! reads show nothing before that. A new reign is on the disk before any entry is sent in it, and a
+//! promise, with everything accepted before it, before it is answered. Without a file a restarted
+//! node starts empty and is sent the log again, or fetches it (`master::recovery`).
 //!
 //! # Deliberately not here
 //!
-//! Leader election: whoever starts the processes decides which one is the master, and epochs make
-//! a wrong decision harmless. Sharding, deletion, compaction, several logs; TLS inside the process
-//! (a proxy does it).
+//! One role for all nodes: masters take over from each other, and a secondary never becomes one.
+//! Members that change while the cluster runs. Sharding, deletion, compaction, several logs; TLS
+//! inside the process (a proxy does it).
 //!
 //! # Where things are
 //!
-//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`wire`], [`json`], and
-//! `concern`, `health`, `lines` and `waiters` of the master. Edges: [`http`] is the only user of
-//! tiny_http, [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`]. Around them:
-//! [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
+//! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`reign`], [`wire`], [`json`],
+//! and `concern`, `health`, `lines`, `takeover` and `waiters` of the master. Edges: [`http`] is the
+//! only user of tiny_http, [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`].
+//! Around them: [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
 
 pub mod chunk;
 pub mod client;
