@@ -17,7 +17,7 @@ while :; do
             "data: "*) printf '%s\n' "${line#data: }" ;;
             "{"*) printf '%s\n' "$line" >&2 ;;
         esac
-    done < <(curl --silent --no-buffer --show-error "$url/messages/stream?from=$next&committed=$committed")
+    done < <(curl --silent --location --no-buffer --show-error "$url/messages/stream?from=$next&committed=$committed")
     echo "No more from $url; trying again in a second." >&2
     sleep 1
 done

@@ -7,13 +7,20 @@ use ureq::{Agent, Body, Error, http::Response};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn append(agent: &Agent, url: &str, key: &str, msg: &str) -> Result<Value, Error> {
-    let mut tries = 5;
+    let (mut place, mut tries) = (url.to_string(), 9);
     loop {
         tries -= 1;
-        let post = agent.post(url).header("Idempotency-Key", key);
-        let post = post.header("Prefer", "return=minimal");
+        let post = agent.post(&place).config().max_redirects(0).build();
+        let post = post.header("Idempotency-Key", key).header("Prefer", "return=minimal");
         match post.send(json!({ "msg": msg }).to_string()).and_then(read) {
-            Err(error) if tries > 0 && may_pass(&error) => sleep(SECOND),
+            // 307, which ureq does not follow with a body: another node is the master.
+            Ok(Value::Object(told)) if tries > 0 && told.contains_key("master") => {
+                place = format!("{}/messages", told["master"].as_str().unwrap_or_default());
+            }
+            Err(error) if tries > 0 && may_pass(&error) => {
+                sleep(SECOND);
+                place = url.to_string();
+            }
             result => return result,
         }
     }
