@@ -255,6 +255,7 @@ def disconnected(page, stack, master, master_binary):
     page.until("connected", lambda: page.text("#connection") == "Connected")
     page.until("another epoch", lambda: page.text("#facts").split(" ·")[0] not in ("", epoch))
     page.until_entry("master", 6)
+    return again
 
 
 def failing(page, secondary):
@@ -283,14 +284,31 @@ def looks(page):
         check(not told, f"axe finds nothing {told or ''}")
 
 
-def fenced(page, stack, secondaries, master_binary):
-    print("8. A master that reigns no more says so.")
-    rival = Node(master_binary, SECONDARIES=",".join(node.url for node in secondaries))
-    stack.callback(rival.end)
-    page.until_shown("master Read-only")
-    check("another master reigns" in page.text("#trouble"), "the reason is told")
-    page.append("too late")
-    page.until_result("not stored: the master takes no messages now")
+def taken_over(page, stack, secondaries, master_binary):
+    print("8. A second master stands by and takes over, and the page goes there.")
+    first = page.driver.current_url.rstrip("/")
+    second = Node(master_binary, SECONDARIES=",".join(node.url for node in secondaries))
+    stack.callback(second.end)
+    page.until("a standby", lambda: page.text("#reign") == f"Stands by: 127.0.0.1:{second.port}")
+    page.open(second.url)
+    page.until_shown("master Stands by")
+    page.until("who reigns", lambda: page.find(f'#reign a[href="{first}"]'))
+    check("does not reign" in page.text("#facts"), "its own reign is none")
+    page.append("here?")
+    page.until_result("not stored: this master stands by")
+    page.find("#reign a")[0].click()
+    page.until("the reigning one", lambda: page.text('[data-node="master"] .status') == "Takes messages")
+    page.until("the standby", lambda: page.find(f'#reign a[href="{second.url}"]'))
+    return second
+
+
+def lost(page, master, second):
+    master.end()
+    page.until("the page of the other one", lambda: page.driver.current_url == f"{second.url}/")
+    page.until("its reign", lambda: page.text('[data-node="master"] .status') == "Takes messages")
+    check("· since " in page.text("#facts"), "it says since when it reigns")
+    page.append("taken over")
+    page.until_result("stored as entry 8 on 3 nodes")
 
 
 def many(page, master):
@@ -325,10 +343,10 @@ def main():
         slow(page, secondaries[0])
         paused(page, secondaries[0], screenshot)
         refused(page)
-        disconnected(page, stack, master, master_binary)
+        master = disconnected(page, stack, master, master_binary)
         failing(page, secondaries[1])
         looks(page)
-        fenced(page, stack, secondaries, master_binary)
+        lost(page, master, taken_over(page, stack, secondaries, master_binary))
         with contextlib.ExitStack() as other:
             master, _ = start_cluster(other, master_binary, secondary_binary, MANY)
             many(page, master)

@@ -102,6 +102,12 @@ pub struct MasterHealth {
     pub last_seq: Seq,
     /// The last entry that a majority of nodes has held.
     pub committed_seq: Seq,
+    /// The base URL of the master that reigns, as far as is known: this one or another.
+    pub master: Option<String>,
+    /// The base URLs of masters that stand by.
+    pub standbys: Vec<String>,
+    /// Entries that this master has dropped since the start, because a better log did not have them.
+    pub dropped_entries: u64,
     /// Nothing can be appended now.
     pub read_only: bool,
     /// Why nothing can be appended.
@@ -115,6 +121,8 @@ pub struct MasterHealth {
 pub struct SecondaryStatus {
     /// The health of the secondary.
     pub status: Health,
+    /// The secondary has promised this reign, or followed it.
+    pub follows: bool,
     /// The secondary holds every entry up to and including this one.
     pub acked_seq: Seq,
     /// The number of entries that the secondary lacks.
@@ -125,16 +133,21 @@ pub struct SecondaryStatus {
     pub calls: u64,
     /// The secondary's log is not a prefix of the master's: see `docker/README.md`.
     pub diverged: bool,
+    /// Entries that the secondary has dropped since its start.
+    pub dropped_entries: u64,
     /// Why the last call failed, if it did.
     pub last_error: Option<String>,
 }
 
 impl SecondaryStatus {
-    /// The status of the secondary of this line; the master's log ends with `last`.
-    pub fn of(line: &Line, last: Seq, now: Instant) -> SecondaryStatus {
+    /// The status of the secondary of this line, which has dropped so many entries; the master's log
+    /// ends with `last`.
+    pub fn of(line: &Line, dropped_entries: u64, last: Seq, now: Instant) -> SecondaryStatus {
         let acked_seq = line.acked_seq();
         SecondaryStatus {
             status: line.health(),
+            follows: line.follows(),
+            dropped_entries,
             acked_seq,
             lag_entries: last.0 - acked_seq.0,
             lag_seconds: line.lag(now).as_millis() as f64 / 1000.0,

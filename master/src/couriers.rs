@@ -22,7 +22,7 @@ use log::{info, warn};
 
 use crate::health::Health;
 use crate::lines::{Call, Line, LineId, When};
-use crate::state::{Replication, State};
+use crate::state::{Replication, State, Told};
 
 /// The next work of a courier.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Replication {
     ) {
         let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
-        let State { log, lines, timeline, successor, .. } = &mut *state;
+        let State { log, lines, timeline, successor, told, .. } = &mut *state;
         let was_failing = lines.secondaries()[line].last_error().is_some();
         let changed = lines.beat(line, answer.is_ok());
         match changed {
@@ -213,6 +213,8 @@ impl Replication {
         let observed = match answer {
             Ok(Some(standing)) => {
                 let position = &standing.position;
+                let Standing { dropped_entries, standbys, .. } = &standing;
+                told[line] = Told { dropped_entries: *dropped_entries, standbys: standbys.clone() };
                 // A secondary that takes the heartbeat of a master names this one in its answer.
                 if ![lines.reign().master, MasterId::NONE].contains(&standing.master) {
                     lines.fence(position.epoch);

@@ -54,8 +54,7 @@ pub fn answer(reply: Reply, replication: &Replication, followers: &Followers) {
         let picture = take(replication, &mut tail, followers.count());
         if told != picture || told_at.elapsed() >= SIGN_OF_LIFE {
             let mut event = picture.clone();
-            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            event["now"] = since_1970.map_or(0, |time| time.as_millis() as u64).into();
+            event["now"] = since_1970(SystemTime::now()).into();
             if stream.send(format!("data: {event}\n\n").as_bytes()).is_err() {
                 break;
             }
@@ -63,6 +62,11 @@ pub fn answer(reply: Reply, replication: &Replication, followers: &Followers) {
         }
         thread::sleep(INTERVAL);
     }
+}
+
+/// In milliseconds.
+fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 /// The state now. `tail` holds the entries of the last picture, and becomes those of this one.
@@ -77,7 +81,14 @@ fn take(replication: &Replication, tail: &mut VecDeque<Shown>, followers: usize)
         "committed_seq": state.lines.committed_seq(),
         // Entries that can be read.
         "count": state.lines.stored_seq(),
-        "recovering": matches!(state.phase, Phase::Waiting { .. }),
+        "recovering": matches!(state.phase, Phase::Waiting { master: None, .. }),
+        "stands_by": matches!(state.phase, Phase::Waiting { master: Some(_), .. }),
+        // Which master reigns, and if it is this one, since when, in milliseconds since 1970.
+        "master": state.master(),
+        "url": replication.options.url,
+        "reigns_since": state.reigns_since.map(since_1970),
+        "standbys": state.standbys(),
+        "dropped_entries": state.dropped,
         "read_only": reason.is_some(),
         "reason": reason,
         "nodes": replication.urls().len() + 1,

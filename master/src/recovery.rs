@@ -94,7 +94,7 @@ impl Replication {
     /// the secondaries that promised it, or how this master waits.
     fn attempt(&self, &Try { start, takeover, first }: &Try) -> Result<(Reign, Vec<Found>), Delay> {
         let urls = self.urls();
-        let looked = on_each(urls.len(), |line| look(&urls[line]));
+        let looked = on_each(urls.len(), |line| look(&urls[line], &self.options.url));
         let timeout = self.options.recovery_timeout;
         let is_late = !timeout.is_zero() && start.elapsed() >= timeout;
         let candidate = self.candidate(takeover, is_late);
@@ -296,7 +296,7 @@ impl Replication {
         lines.begin_reign(reign, log, on_disk, found, Instant::now());
         let asleep = |thread| Courier { thread, sleeps_until: When::Blocked, out_with: None };
         state.couriers = couriers.into_iter().map(asleep).collect();
-        state.phase = Phase::Reigning;
+        (state.phase, state.reigns_since) = (Phase::Reigning, Some(SystemTime::now()));
         let last = state.lines.stored_seq();
         self.ring(&state.lines);
         self.rounds.answered.ring(state.lines.answered_number());
@@ -315,9 +315,10 @@ fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
     })
 }
 
-/// Asks a secondary where it stands.
-fn look(url: &str) -> Found {
-    match ask(&Client::new(url, LOOK_TIMEOUT), &Heartbeat::default()) {
+/// Asks a secondary where it stands. The master that asks says its own URL.
+fn look(url: &str, own_url: &str) -> Found {
+    let question = Heartbeat { url: own_url.into(), ..Heartbeat::default() };
+    match ask(&Client::new(url, LOOK_TIMEOUT), &question) {
         Ok(Some(standing)) => Found::Ours(standing),
         Ok(None) => Found::Original,
         Err(error) if [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) => Found::Refused,

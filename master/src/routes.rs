@@ -248,6 +248,9 @@ fn health(replication: &Replication) -> Response {
         epoch: state.lines.reign().epoch,
         last_seq: state.log.last_seq(),
         committed_seq: state.lines.committed_seq(),
+        master: state.master().map(Into::into),
+        standbys: state.standbys().into_iter().map(Into::into).collect(),
+        dropped_entries: state.dropped,
         read_only: reason.is_some(),
         reason,
         secondary_statuses: statuses.map(|(url, it)| (url.to_string(), it)).collect(),
@@ -261,6 +264,7 @@ fn ready(replication: &Replication) -> Response {
     match state.read_only() {
         Some(ReadOnly::Waiting(why, Some(Heard { url, .. }))) => {
             Response::json(503, &json!({ "status": why, "master": url }))
+                .with_header("Retry-After", "1")
         }
         Some(why) => Response::not_ready(&why.to_string()),
         None => Response::json(200, &json!({ "status": "ready" })),

@@ -19,6 +19,7 @@ pub fn answer(replication: &Replication, followers: &Followers, http: Stats) -> 
     let lines = &state.lines;
     let bytes = (state.log.bytes(), replication.max_log_bytes());
     let (last_seq, is_read_only) = (lines.stored_seq(), state.read_only().is_some());
+    let dropped = state.dropped;
     let (epoch, committed_seq) = (lines.reign().epoch.0 as f64, lines.committed_seq().0 as f64);
     let statuses = state.statuses(Instant::now());
     drop(state);
@@ -26,6 +27,8 @@ pub fn answer(replication: &Replication, followers: &Followers, http: Stats) -> 
     let mut out =
         Exposition::of_node("master", last_seq, bytes, is_read_only, followers, &http, refused);
     write_counters(&mut out, &replication.metrics, replication.urls());
+    out.counter("entries_dropped", "Entries that a better log did not have, since the start")
+        .sample(&[], dropped);
     out.gauge("epoch", "The reign of this master; 0 while it recovers").sample(&[], epoch);
     out.gauge("committed_seq", "The last entry that a majority has held")
         .sample(&[], committed_seq);

@@ -6,9 +6,10 @@
 //! call, a waiting request makes the next one. A line is free when its pause after a failure is
 //! over, its calls in flight leave room and, with a disk, the batch is full.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::client::Client;
 use common::entries::{Draft, Log, Seq};
@@ -23,7 +24,7 @@ use log::error;
 use crate::bodies::SecondaryStatus;
 use crate::concern::Concern;
 use crate::confirmed::{CONFIRM_TIMEOUT, Rounds};
-use crate::health::Thresholds;
+use crate::health::{Health, Thresholds};
 use crate::lines::{Call, Line, Lines, When};
 use crate::metrics::Metrics;
 use crate::outcome::{NotAppended, ReadOnly};
@@ -129,10 +130,23 @@ pub struct State {
     pub facts: Facts,
     /// Entries dropped since the start, because a better log did not have them.
     pub dropped: u64,
+    /// When the reign began.
+    pub reigns_since: Option<SystemTime>,
+    /// What each secondary has told besides its position.
+    pub told: Vec<Told>,
     /// The master that reigns since this one was fenced, as far as is known.
     pub successor: Option<Heard>,
     disk_failure: Option<StoreError>,
     options: Arc<Options>,
+}
+
+/// What a secondary has told besides its position.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Entries that it has dropped since its start.
+    pub dropped_entries: u64,
+    /// The base URLs of masters that stand by.
+    pub standbys: Vec<String>,
 }
 
 /// The thread of a line that sends what is left over.
@@ -167,6 +181,8 @@ impl Replication {
             phase: Phase::Waiting { why: "recovering".into(), master: None, is_new: true },
             facts,
             dropped: 0,
+            reigns_since: None,
+            told: vec![Told::default(); options.secondaries.len()],
             successor: None,
             disk_failure: None,
             options: Arc::clone(&options),
@@ -223,8 +239,29 @@ impl State {
     /// How each secondary stands, by base URL.
     pub fn statuses(&self, now: Instant) -> Vec<(Arc<str>, SecondaryStatus)> {
         let last = self.lines.last_seq();
-        let status = |line: &Line| (Arc::clone(line.url()), SecondaryStatus::of(line, last, now));
-        self.lines.secondaries().iter().map(status).collect()
+        let status = |(line, told): (&Line, &Told)| {
+            let status = SecondaryStatus::of(line, told.dropped_entries, last, now);
+            (Arc::clone(line.url()), status)
+        };
+        self.lines.secondaries().iter().zip(&self.told).map(status).collect()
+    }
+
+    /// The base URL of the master that reigns, as far as is known.
+    pub fn master(&self) -> Option<&str> {
+        let heard = match &self.phase {
+            Phase::Waiting { master, .. } => master.as_ref(),
+            Phase::Reigning if self.lines.fenced_by().is_some() => self.successor.as_ref(),
+            Phase::Reigning => return Some(&self.options.url),
+        };
+        heard.map(|heard| heard.url.as_str()).filter(|url| !url.is_empty())
+    }
+
+    /// The base URLs of masters that stand by, as those secondaries say that are heard.
+    pub fn standbys(&self) -> BTreeSet<&str> {
+        let lines = self.lines.secondaries().iter().zip(&self.told);
+        let heard = lines.filter(|(line, _)| line.health() == Health::Healthy);
+        let urls = heard.flat_map(|(_, told)| told.standbys.iter().map(String::as_str));
+        urls.filter(|url| *url != self.options.url).collect()
     }
 
     /// Ends all appends until the node is started again.

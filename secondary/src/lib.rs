@@ -1,8 +1,10 @@
 //! A secondary: it holds a copy of the master's log and acknowledges what it holds.
 //!
 //! It never numbers an entry itself. [`copy`] has the rules: what is accepted, what is promised to
-//! whom, what is dropped. [`replica`] shares the copy among threads and keeps it on the disk; [`routes`] turns requests into calls of it; [`faults`] delays and breaks
-//! calls on demand; [`metrics`] says what is counted, and [`settings`] how it was started.
+//! whom, what is dropped. [`replica`] shares the copy among threads and keeps it on the disk;
+//! [`routes`] turns requests into calls of it; [`standbys`] remembers which masters stand by;
+//! [`faults`] delays and breaks calls on demand; [`metrics`] says what is counted, and [`settings`]
+//! how it was started.
 
 pub mod copy;
 pub mod faults;
@@ -10,3 +12,4 @@ pub mod metrics;
 pub mod replica;
 pub mod routes;
 pub mod settings;
+pub mod standbys;

@@ -408,6 +408,8 @@ impl State {
             follows: facts.follows(),
             committed_seq: self.committed_seq(),
             has_followers: false,
+            standbys: Vec::new(),
+            dropped_entries: self.copy.dropped,
             hears: self.copy.hears(Instant::now()),
         }
     }

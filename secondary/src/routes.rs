@@ -1,9 +1,10 @@
 //! What a secondary answers to which request.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::client::check_base_url;
+use common::entries::Epoch;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -20,6 +21,7 @@ use serde_json::json;
 use crate::faults::FaultInjector;
 use crate::metrics;
 use crate::replica::{Outcome, Replica};
+use crate::standbys::Standbys;
 
 const READ: &str = "GET, HEAD";
 
@@ -34,6 +36,7 @@ pub struct Routes {
     /// `/chaos` is there.
     chaos: bool,
     followers: Followers,
+    standbys: Standbys,
     /// Calls of a master, by result.
     calls: Counts,
     openapi: String,
@@ -43,9 +46,10 @@ impl Routes {
     /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
     /// and so many clients may follow the log.
     pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
-        let followers = Followers::new(followers);
+        let (followers, standbys) = (Followers::new(followers), Standbys::default());
         let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
-        Routes { replica, faults, chaos, followers, calls, openapi: openapi::document(OPENAPI) }
+        let openapi = openapi::document(OPENAPI);
+        Routes { replica, faults, chaos, followers, standbys, calls, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -79,7 +83,7 @@ impl Routes {
     }
 
     fn health(&self) -> Response {
-        let standing = self.replica.standing();
+        let standing = self.told(self.replica.standing());
         let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
@@ -137,16 +141,23 @@ impl Routes {
     }
 
     fn heartbeat(&self, body: &[u8]) -> Response {
-        match read_object::<Heartbeat>(body) {
-            Ok(heartbeat) if heartbeat.is_possible() => match self.replica.heartbeat(heartbeat) {
-                Ok(standing) => {
-                    let has_followers = self.followers.count() > 0;
-                    Response::json(200, &Standing { has_followers, ..standing })
-                }
-                Err(error) => disk_failed(&error),
-            },
-            _ => Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        let heartbeat = match read_object::<Heartbeat>(body) {
+            Ok(heartbeat) if heartbeat.is_possible() => heartbeat,
+            _ => return Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
+        };
+        if heartbeat.reign.epoch == Epoch::default() {
+            self.standbys.note(&heartbeat.url, Instant::now());
         }
+        match self.replica.heartbeat(heartbeat) {
+            Ok(standing) => Response::json(200, &self.told(standing)),
+            Err(error) => disk_failed(&error),
+        }
+    }
+
+    /// The same with what only the routes know.
+    fn told(&self, standing: Standing) -> Standing {
+        let has_followers = self.followers.count() > 0;
+        Standing { has_followers, standbys: self.standbys.list(Instant::now()), ..standing }
     }
 
     fn promise(&self, body: &[u8]) -> Response {

@@ -163,6 +163,11 @@ impl Line {
         self.heartbeats.health()
     }
 
+    /// Whether the secondary has promised this reign, or followed it.
+    pub fn follows(&self) -> bool {
+        self.answered > 0
+    }
+
     /// The number of the last heartbeat that was answered in the epoch of this reign.
     pub(super) fn answered(&self) -> u64 {
         self.answered
