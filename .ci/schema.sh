@@ -55,6 +55,13 @@ check_at_limits() {
     start small-master "$master_bin" --secondaries "$nobody,http://$address" --recovery-timeout-ms 0 \
         --max-log-bytes 24 --max-followers 0 --max-message-bytes 40 --wtimeout-ms 100
     check small-master "$address" "${form[@]}"
+    start followed "$secondary_bin"
+    local followed=http://$address
+    start reigning-master "$master_bin" --secondaries "$followed"
+    append messages
+    start standby "$master_bin" --secondaries "$followed" --max-followers 0
+    until curl --silent "http://$address/ready" | grep -q '"standby"'; do sleep 0.1; done
+    check standby "$address" "${form[@]}"
     start lonely-master "$master_bin" --secondaries $nobody --recovery-timeout-ms 0 --quorum 2 \
         --heartbeat-ms 10 --max-followers 0
     check lonely-master "$address" "${form[@]}"
@@ -88,16 +95,17 @@ check() {
 
 # What was described was also there to be looked at.
 check_seen() {
-    saw POST /messages 201 400 413 422 502 503 507
-    saw GET /messages 200 400 503
-    saw HEAD /messages 200 400 503
-    saw GET '/messages/{seq}' 200 404
-    saw GET /messages/stream 200 400 503
+    saw POST /messages 201 307 400 413 422 502 503 507
+    saw GET /messages 200 307 400 503
+    saw HEAD /messages 200 307 400 503
+    saw GET '/messages/{seq}' 200 307 404
+    saw GET /messages/stream 200 307 400 503
     saw GET /events 200 503
     saw GET /ready 200 503
     saw PUT '/secondaries/{index}/chaos' 200 400 404 413 502
     saw POST /replicate 200 400 409 507
     saw POST /heartbeat 200 400
+    saw POST /promise 200 400 409
     saw GET /entries 200 400 404
     saw PUT /chaos 200 400 404
 }
