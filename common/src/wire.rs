@@ -251,10 +251,18 @@ pub struct Standing {
     /// Somebody follows the log there, and waits to hear what is committed.
     #[serde(default)]
     pub has_followers: bool,
-    /// The base URLs of masters that stand by: they ask here again and again.
+    /// What is shown, and decides nothing.
+    #[serde(flatten)]
+    pub told: Box<Told>,
+}
+
+/// What a secondary tells for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// The base URLs of masters that stand by: they ask the secondary again and again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standbys: Vec<String>,
-    /// Entries dropped since the start, because a new master's log did not have them.
+    /// Entries dropped since its start, because a new master's log did not have them.
     #[serde(default)]
     pub dropped_entries: u64,
 }
@@ -269,8 +277,7 @@ impl From<Position> for Standing {
             committed_seq: Seq::NONE,
             hears: None,
             has_followers: false,
-            standbys: Vec::new(),
-            dropped_entries: 0,
+            told: Box::default(),
         }
     }
 }
