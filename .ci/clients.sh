@@ -2,7 +2,7 @@
 # The clients of master/examples/README.md, run as they stand there: clients.sh README VENV_DIR URL
 #
 # URL is the master of a running cluster, VENV_DIR a Python environment with .ci/requirements.txt.
-# Between each client and the master stands a proxy that loses answers and breaks streams off. The
+# Between each client and the master stands a proxy that loses answers, redirects and breaks off. The
 # message must be in the log once all the same, also when the client is run twice, and the client
 # must print every entry once.
 set -euo pipefail
@@ -54,6 +54,7 @@ check_client() {
     wait_until 60 was_answered 1 || fail_with "it did not post until it was answered"
     grep -q '^lost' "$work/proxy" || fail_with "no answer was lost"
     grep -q '^refused' "$work/proxy" || fail_with "nothing was refused"
+    grep -q '^led' "$work/proxy" || fail_with "no redirect was followed"
     [ "$2" = 0 ] || wait_until 60 grep -q '^cut' "$work/proxy" || fail_with "nothing was broken off"
     curl --silent --fail --output "$work/answer" --data "{\"msg\":\"$later\"}" "$url/messages"
     wait_until 60 prints "$work/first" "$later" || fail_with "it did not follow the log"

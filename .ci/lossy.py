@@ -2,11 +2,13 @@
 """A proxy that loses answers: lossy.py URL CUTS, for .ci/clients.sh
 
 Prints its own URL, and then a word for each thing that it did. It passes the first POST on and
-throws the answer away, refuses the second with 503, and breaks the first CUTS answers to somebody
-who follows the log off in the middle. Everything else it passes on as it is.
+throws the answer away, refuses the second with 503, leads the third with 307 to itself, and breaks
+the first CUTS answers to somebody who follows the log off in the middle. Everything else it passes
+on as it is.
 """
 import http.server
 import itertools
+import json
 import sys
 import threading
 import urllib.error
@@ -32,6 +34,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             say("refused")
             self.send_error(503)
             return
+        if number == 3:
+            self.lead()
+            return
         with self.ask(body) as answer:
             if number == 1:
                 answer.read()
@@ -39,6 +44,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 say(f"posted {answer.status}")
                 self.pass_on(answer)
+
+    def lead(self):
+        say("led")
+        master = f"http://{self.headers['Host']}"
+        body = json.dumps({"error": "not reigning", "stored": False, "master": master}).encode()
+        self.send_response(307)
+        self.send_header("Location", master + self.path)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_GET(self):
         follows_log = "/stream" in self.path or "wait=" in self.path

@@ -57,7 +57,8 @@ impl<'de> Deserialize<'de> for Whole {
                 }
             }
         }
-        deserializer.deserialize_u64(Number)
+        // Of a number in a flattened struct serde takes 2.0 for no whole one if asked for that.
+        deserializer.deserialize_any(Number)
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::entries::{Draft, Epoch, Log, Message, Seq};
-use crate::json::present;
+use crate::json::{present, whole};
 use crate::reign::{MasterId, Rank, Reign};
 
 /// The error for a body that `POST /messages` or `POST /replicate` does not understand.
@@ -161,7 +161,7 @@ pub struct Heartbeat {
     #[serde(default)]
     pub url: String,
     /// After so many milliseconds without a heartbeat the master counts as gone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub silent_after_ms: u64,
     /// The master stops after this: another one may reign at once.
     #[serde(default)]
@@ -254,10 +254,18 @@ pub struct Standing {
     /// Somebody follows the log there, and waits to hear what is committed.
     #[serde(default)]
     pub has_followers: bool,
-    /// The base URLs of masters that stand by: they ask here again and again.
+    /// What is shown, and decides nothing.
+    #[serde(flatten)]
+    pub told: Box<Told>,
+}
+
+/// What a secondary tells for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// The base URLs of masters that stand by: they ask the secondary again and again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standbys: Vec<String>,
-    /// Entries dropped since the start, because a new master's log did not have them.
+    /// Entries dropped since its start, because a new master's log did not have them.
     #[serde(default)]
     pub dropped_entries: u64,
 }
@@ -272,8 +280,7 @@ impl From<Position> for Standing {
             committed_seq: Seq::NONE,
             hears: None,
             has_followers: false,
-            standbys: Vec::new(),
-            dropped_entries: 0,
+            told: Box::default(),
         }
     }
 }
@@ -507,6 +514,9 @@ mod tests {
         let whole = read(r#"{"epoch":5.0,"seq":1e0,"msg":"x"}"#);
         let Ok(Replicate::Numbered(whole)) = whole else { panic!("{whole:?}") };
         assert_eq!((whole.reign.epoch, whole.first), (Epoch(5), Seq(1)));
+        let whole = r#"{"epoch":5.0,"last_seq":1e0,"committed_seq":0,"silent_after_ms":9.0}"#;
+        let whole: Heartbeat = read_object(whole.as_bytes()).unwrap();
+        assert_eq!((whole.reign.epoch, whole.silent_after_ms), (Epoch(5), 9));
     }
 
     #[test]

@@ -17,12 +17,12 @@ use common::entries::{Batch, Seq};
 use common::follow::GATHER;
 use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
-use common::wire::{Heartbeat, SecondaryHealth, Standing};
+use common::wire::{Heartbeat, SecondaryHealth, Standing, Told};
 use log::{info, warn};
 
 use crate::health::Health;
 use crate::lines::{Call, Line, LineId, When};
-use crate::state::{Replication, State, Told};
+use crate::state::{Replication, State};
 
 /// The next work of a courier.
 #[derive(Debug)]
@@ -217,8 +217,7 @@ impl Replication {
         let observed = match answer {
             Ok(Some(standing)) => {
                 let position = &standing.position;
-                let Standing { dropped_entries, standbys, .. } = &standing;
-                told[line] = Told { dropped_entries: *dropped_entries, standbys: standbys.clone() };
+                told[line] = Told::clone(&standing.told);
                 // A secondary that takes the heartbeat of a master names this one in its answer.
                 if ![lines.reign().master, MasterId::NONE].contains(&standing.master) {
                     lines.fence(position.epoch);

@@ -18,7 +18,7 @@ use common::http::Response;
 use common::locked::locked;
 use common::reign::Facts;
 use common::store::{Store, StoreError};
-use common::wire::Heard;
+use common::wire::{Heard, Told};
 use log::error;
 
 use crate::bodies::SecondaryStatus;
@@ -140,15 +140,6 @@ pub struct State {
     pub(crate) abdicates: bool,
     pub(crate) disk_failure: Option<StoreError>,
     options: Arc<Options>,
-}
-
-/// What a secondary has told besides its position.
-#[derive(Debug, Clone, Default)]
-pub struct Told {
-    /// Entries that it has dropped since its start.
-    pub dropped_entries: u64,
-    /// The base URLs of masters that stand by.
-    pub standbys: Vec<String>,
 }
 
 /// The thread of a line that sends what is left over.

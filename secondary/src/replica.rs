@@ -41,6 +41,7 @@ use common::reign::{Facts, Reign};
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
 use common::wire::{
     Ack, Conflict, Heard, Heartbeat, Numbered, Position, Promise, Refusal, Replicate, Standing,
+    Told,
 };
 use log::{debug, error, info, warn};
 
@@ -413,8 +414,7 @@ impl State {
             follows: facts.follows(),
             committed_seq: self.committed_seq(),
             has_followers: false,
-            standbys: Vec::new(),
-            dropped_entries: self.copy.dropped,
+            told: Box::new(Told { dropped_entries: self.copy.dropped, ..Told::default() }),
             hears: self.copy.hears(Instant::now()),
         }
     }

@@ -14,7 +14,7 @@ use common::reading;
 use common::store::StoreError;
 use common::wire::{
     self, Caller, EXPECTED_MSG, Heartbeat, OriginalAck, Promise, Replicate, SecondaryHealth,
-    Standing,
+    Standing, Told,
 };
 use serde_json::json;
 
@@ -157,7 +157,8 @@ impl Routes {
     /// The same with what only the routes know.
     fn told(&self, standing: Standing) -> Standing {
         let has_followers = self.followers.count() > 0;
-        Standing { has_followers, standbys: self.standbys.list(Instant::now()), ..standing }
+        let told = Told { standbys: self.standbys.list(Instant::now()), ..*standing.told };
+        Standing { has_followers, told: Box::new(told), ..standing }
     }
 
     fn promise(&self, body: &[u8]) -> Response {

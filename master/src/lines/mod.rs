@@ -124,7 +124,6 @@ pub struct Failure {
 
 /// The answer of a secondary to a starting master.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each secondary, for a moment")]
 pub enum Found {
     /// No answer in time.
     #[default]
