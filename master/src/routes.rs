@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use common::client::{Answer, Client};
+use common::client::{Answer, Client, check_base_url};
 use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
 use common::http::{Handler, Reply, Request, Response, Stats};
@@ -291,7 +291,8 @@ fn elsewhere(why: &ReadOnly, target: &str) -> Response {
     let body =
         json!({ "error": error, "detail": why.to_string(), "stored": false, "master": master });
     match (why, master) {
-        (ReadOnly::Waiting(..), Some(url)) => {
+        // Whoever speaks as a master to a secondary could say anything.
+        (ReadOnly::Waiting(..), Some(url)) if check_base_url(url).is_ok() => {
             Response::json(307, &body).with_header("Location", format!("{url}{target}"))
         }
         _ => Response::json(503, &body).with_header("Retry-After", "1"),
