@@ -68,7 +68,9 @@ impl Copy {
     }
 
     /// Takes note of the heartbeat of a reign that is followed.
-    pub fn hear(&mut self, heartbeat: Heartbeat, now: Instant) {
+    pub fn hear(&mut self, mut heartbeat: Heartbeat, now: Instant) {
+        // One that was sent before the farewell may come after it.
+        heartbeat.abdicates |= self.heartbeat.as_ref().is_some_and(|(last, _)| last.abdicates);
         let (committed, epoch) = (heartbeat.committed_seq, heartbeat.committed_epoch);
         self.heartbeat = Some((heartbeat, now));
         self.verify(if self.holds(committed, epoch) { committed } else { Seq::NONE }, committed);
