@@ -73,6 +73,25 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
 }
 
 #[test]
+fn a_farewell_is_final() {
+    // Goal: a heartbeat that comes after the farewell of its master, which was sent before, does
+    // not make the secondary wait for that master again.
+    let secondary = Node::secondary(&[]);
+    let beat = |abdicates: bool| {
+        let heartbeat = json!({
+            "epoch": 1_u64 << 50, "master": format!("{:032x}", 7), "url": "http://gone",
+            "last_seq": 0, "committed_seq": 0, "silent_after_ms": 60_000, "abdicates": abdicates,
+        });
+        let answer = secondary.send("POST", "/heartbeat", &heartbeat.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        secondary.health()["hears"].clone()
+    };
+    assert_eq!(beat(false)["url"], "http://gone");
+    assert!(beat(true).is_null());
+    assert!(beat(false).is_null(), "it was sent before");
+}
+
+#[test]
 fn of_two_standbys_one_takes_over() {
     // Goal: both see at the same time that the master is gone. One reigns, the other stands by, and
     // the former master stands by too when it comes back.

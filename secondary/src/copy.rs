@@ -74,7 +74,9 @@ impl Copy {
     }
 
     /// Takes note of the heartbeat of a reign that is followed.
-    pub fn hear(&mut self, heartbeat: Heartbeat, now: Instant) {
+    pub fn hear(&mut self, mut heartbeat: Heartbeat, now: Instant) {
+        // One that was sent before the farewell may come after it.
+        heartbeat.abdicates |= self.heartbeat.as_ref().is_some_and(|(last, _)| last.abdicates);
         self.candidate = None;
         let (own, masters) = (self.log.most_keys(), heartbeat.idempotency_keys);
         if self.heartbeat.is_none() && own < masters {
