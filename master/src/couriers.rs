@@ -3,9 +3,9 @@
 //! Two threads for each secondary. The *heartbeat* asks it how it stands, on a connection of its
 //! own, so that a secondary which is silent on the others is still noticed, and tells it how far
 //! the log goes. It beats out of turn for a confirmed read, and for the followers of a secondary
-//! when more is committed and no call has told so. The *courier* sends the entries that no request has sent, whether a client waits
-//! for them or not: retries, catch-up, entries that arrived while a call was out. One courier more
-//! writes to the master's own disk.
+//! when more is committed and no call has told so. The *courier* sends the entries that no request
+//! has sent, whether a client waits for them or not: retries, catch-up, entries that arrived while a
+//! call was out. One courier more writes to the master's own disk.
 
 use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::Thread;

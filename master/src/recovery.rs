@@ -22,7 +22,7 @@ use common::random::random;
 use common::reign::{FIRST_EPOCHS, Facts, Reign};
 use common::store::{StoreError, TRANSACTION_BYTES};
 use common::wire::{Heartbeat, Numbered, Promise, Replicate, Standing};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::couriers::{ask, wake_couriers};
 use crate::lines::{Found, LineId, When};
@@ -111,7 +111,7 @@ impl Replication {
             Next::Wait(why) => return Err(wait(why)),
             Next::StandBy(master) => {
                 (tried.start, tried.has_stood_by) = (Instant::now(), true);
-                self.follow(&looked);
+                self.follow(&looked)?;
                 let (why, master) = ("standby".into(), Some(master));
                 return Err(Delay::Waiting(Phase::Waiting { why, master, is_new: false }));
             }
@@ -177,24 +177,24 @@ impl Replication {
     }
 
     /// Keeps the log of a master that stands by level with what is committed.
-    fn follow(&self, found: &[Found]) {
+    fn follow(&self, found: &[Found]) -> Result<(), Delay> {
         let standings = self.urls().iter().zip(found).filter_map(|(url, found)| match found {
             Found::Ours(standing) => Some((url, standing)),
             _ => None,
         });
         let furthest = standings.max_by_key(|(_, standing)| standing.committed_seq);
-        let Some((url, standing)) = furthest else { return };
+        let Some((url, standing)) = furthest else { return Ok(()) };
         if standing.committed_seq <= self.lock().log.last_seq() {
-            return;
+            return Ok(());
         }
         let (client, epoch) = (Client::new(url, FOLLOW_TIMEOUT), standing.position.epoch);
         match self.fetch(&client, standing, standing.committed_seq, epoch) {
-            Ok(better) => match self.adopt(better, epoch) {
-                Ok(()) => {}
-                Err(Delay::DiskFailed(error)) => self.lock().fail_disk(error),
-                Err(Delay::Waiting(phase)) => self.wait(phase),
-            },
-            Err(error) => warn!("failed to follow from={url} error={error:?}"),
+            Ok(better) => self.adopt(better, epoch),
+            Err(error) => {
+                // The next look tries again, several times a second.
+                debug!("failed to follow from={url} error={error:?}");
+                Ok(())
+            }
         }
     }
 

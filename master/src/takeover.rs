@@ -15,7 +15,8 @@
 //!   [refuses](Reign::first) it.
 //!
 //! The log of the greatest [`Rank`] among those that promised and the own one has every committed
-//! entry. The own log of a first reign ranks last in a takeover: perhaps nobody has followed it. Original secondaries promise nothing and are not counted.
+//! entry. The own log of a first reign ranks last in a takeover: perhaps nobody has followed it.
+//! Original secondaries promise nothing and are not counted.
 
 use common::entries::{Epoch, Seq};
 use common::reign::{Facts, MasterId, Rank, Reign};
