@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use support::binary::Role;
 use support::cluster::{Cluster, assert_each_once};
 use support::directory::{Directory, copy_directory};
-use support::history::{Dice, check};
+use support::history::Dice;
 use support::node::{Node, Port};
+use support::small_disk::SmallDisk;
 use support::writers::under;
 use support::{SOON, unique, wait_until};
 
@@ -384,7 +385,7 @@ fn a_directory_of_an_earlier_release_is_taken_over() {
 #[test]
 fn a_read_only_directory_can_be_checked() {
     // Goal: it ends the start, with a log in it, that a crash has left, and without one.
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(4) else { return };
     let (own, empty) = (format!("{}/own", disk.path()), format!("{}/empty", disk.path()));
     fs::create_dir(&empty).unwrap();
     let mut node = Node::secondary(&[("DATA_DIR", &own)]);
@@ -464,16 +465,16 @@ fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
     let settings = [("ACK_TIMEOUT_MS", "2000"), ("HEARTBEAT_MS", "50")];
     let mut cluster = cluster(&directory, &settings);
     let mut dice = Dice::new(seed);
-    let writers = under(cluster.master.addr(), || {
+    let history = under(cluster.master.addr(), || {
         for round in 1..=rounds {
             one_kill(&mut cluster, &mut dice);
             println!("round {round} of {rounds}");
         }
     });
     cluster.wait_until_equal(SOON);
-    let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-    assert!(acknowledged.count() as u64 > rounds, "too little was written");
-    check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
+    assert!(history.acknowledged() as u64 > rounds, "too little was written");
+    let verdict = history.check(&cluster.logs());
+    verdict.unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
 }
 
 #[test]
@@ -499,52 +500,9 @@ fn a_restart_reads_100_000_entries_back_at_once() {
     }
 }
 
-/// A file system of its own that is full after two megabytes. It is gone in the end, also when the
-/// test fails; what runs on it must have been declared after it, to be ended before.
-struct SmallDisk(Directory);
-
-impl SmallDisk {
-    /// `None` where none may be made, which is said past the harness: it would swallow it.
-    fn mount() -> Option<SmallDisk> {
-        let disk = SmallDisk(Directory::new());
-        fs::create_dir_all(disk.path()).expect("the directory can be made");
-        if SmallDisk::run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &disk.path()]) {
-            return Some(disk);
-        }
-        let test = thread::current().name().unwrap_or_default().to_string();
-        let _ = writeln!(io::stderr(), "\nNOT TESTED: {test}: no file system can be mounted here");
-        None
-    }
-
-    fn path(&self) -> String {
-        self.0.of("disk")
-    }
-
-    /// From now on it can only be read.
-    fn forbid_writes(&self) {
-        let done = SmallDisk::run("mount", &["-o", "remount,ro", &self.path()]);
-        assert!(done, "{} can still be written", self.path());
-    }
-
-    fn run(command: &str, args: &[&str]) -> bool {
-        let run = process::Command::new(command).args(args).stderr(process::Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // One that was not mounted cannot be unmounted either. A busy one goes when it can.
-        let path = self.path();
-        if !SmallDisk::run("umount", &[&path]) {
-            SmallDisk::run("umount", &["--lazy", &path]);
-        }
-    }
-}
-
 /// A node on such a disk.
 fn on_small_disk(role: Role, secondaries: &str) -> Option<(SmallDisk, Node)> {
-    let disk = SmallDisk::mount()?;
+    let disk = SmallDisk::mount(4)?;
     let path = disk.path();
     let settings = [("DATA_DIR", path.as_str()), ("SECONDARIES", secondaries)];
     let node = Node::start(role, &settings);

@@ -115,7 +115,7 @@ fn a_dozen_restarts_of_both_end_with_one_master() {
     for directory in [None, Some(&directory)] {
         let mut cluster = Masters::start_in(directory, 2, QUICK);
         let (clients, mut dice) = (cluster.clients(), Dice::new(13));
-        let writers = clients.under(|| {
+        let history = clients.under(|| {
             for _ in 0..12 {
                 cluster.masters.iter_mut().for_each(Node::kill);
                 let masters: Vec<_> =
@@ -126,7 +126,7 @@ fn a_dozen_restarts_of_both_end_with_one_master() {
             }
             clients.wait_for_acks(cluster.wait_for_one_master(), 100);
         });
-        cluster.check(&writers);
+        cluster.check(&history);
     }
 }
 
@@ -156,7 +156,7 @@ fn a_frozen_master_stands_by_when_it_goes_on() {
     // heals, and it reigns again when the other one is gone: twice in each direction.
     let mut cluster = Masters::start(2, QUICK);
     let clients = cluster.clients();
-    let writers = clients.under(|| {
+    let history = clients.under(|| {
         for number in 0..4 {
             let [former, next] = [number % 2, (number + 1) % 2].map(|n| &cluster.masters[n]);
             next.wait_until_not_ready(&former.url());
@@ -173,7 +173,7 @@ fn a_frozen_master_stands_by_when_it_goes_on() {
             assert_eq!(former.get("/messages").status, 307);
         }
     });
-    cluster.check(&writers);
+    cluster.check(&history);
     // What each has in memory is the same log: the standby reigns with it alone.
     let log = all_of(cluster.wait_for_one_master());
     cluster.masters[0].kill();
