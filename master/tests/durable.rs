@@ -478,15 +478,16 @@ fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
 }
 
 #[test]
-fn a_restart_reads_100_000_entries_back_at_once() {
-    // Goal: in under a second from the start of the process, in a release build; this one, without
-    // optimisation, must do it in ten. The processor's time counts: others may keep it busy.
+fn a_restart_reads_20_000_entries_at_once() {
+    // Goal: 100 000 in under a second from the start of the process, in a release build; this one,
+    // without optimisation, must read a fifth in two. The processor's time counts: others may keep it
+    // busy.
     let directory = Directory::new();
     let own = directory.of("own");
     let settings = [("DATA_DIR", own.as_str())];
     let mut node = Node::secondary(&settings);
     let entries = vec!["x".repeat(100); 10_000];
-    for batch in 0..10 {
+    for batch in 0..2 {
         let body = json!({ "epoch": 1, "prev_epoch": u8::from(batch > 0), "entry_epoch": 1,
             "seq": batch * 10_000 + 1, "entries": entries });
         let answer = node.send("POST", "/replicate", &body.to_string());
@@ -494,9 +495,9 @@ fn a_restart_reads_100_000_entries_back_at_once() {
     }
     node.kill();
     node.restart();
-    assert_eq!(node.health()["count"], 100_000);
+    assert_eq!(node.health()["count"], 20_000);
     if let Some(took) = node.cpu_time() {
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }
 
