@@ -54,6 +54,6 @@ ifeq ($(ONLY),)
 	cargo bench -p common --bench log
 endif
 
-bench-peers: ## the same appends beside Redis, etcd and NATS, where they are installed
+bench-peers: ## the same appends beside Redis, etcd and NATS, and an outage beside etcd's, where they are installed
 	cargo build --release --workspace
-	cargo bench -p master --bench bench -- peers peers-disk
+	cargo bench -p master --bench bench -- peers peers-disk outage
