@@ -16,7 +16,8 @@
 //!
 //! The log of the greatest [`Rank`] among those that promised and the own one has every committed
 //! entry. The own log of a first reign ranks last in a takeover: perhaps nobody has followed it.
-//! Original secondaries promise nothing and are not counted.
+//! Original secondaries promise nothing and are not counted. A silent secondary is counted: it may
+//! be one of ours.
 
 use common::entries::{Epoch, Seq};
 use common::reign::{Facts, MasterId, Rank, Reign};
@@ -293,6 +294,9 @@ mod tests {
         // The directory is an old copy.
         let known = Found::Ours(Standing { committed_seq: Seq(4), ..standing(4, Some(ME)) });
         assert!(waits(&look(on_own_directory(3), &[known, Found::Nothing]), "s2"));
+        let only = |found| look(on_own_directory(3), &[found]);
+        assert_eq!(only(Found::Original), LATER_REIGN);
+        assert!(waits(&only(Found::Refused), "s1"), "it may be one of ours");
         // Another master's directory, promoted.
         let foreign = Candidate { id: MasterId(7), ..on_own_directory(3) };
         assert!(waits(&look(foreign, &[mine, Found::Nothing]), "s2"));
