@@ -109,10 +109,11 @@ impl Replication {
         let is_first = match candidate.look(urls, &looked) {
             Next::Ask { is_first } => is_first,
             Next::Wait(why) => return Err(wait(why)),
-            Next::StandBy(master) => {
+            Next::StandBy(heard) => {
                 (tried.start, tried.has_stood_by) = (Instant::now(), true);
                 self.follow(&looked)?;
-                let (why, master) = ("standby".into(), Some(master));
+                // One that does not reign yet perhaps never will: clients are not led there.
+                let (why, master) = ("standby".into(), Some(heard).filter(|it| !it.is_candidate));
                 return Err(Delay::Waiting(Phase::Waiting { why, master, is_new: false }));
             }
         };
