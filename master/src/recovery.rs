@@ -25,7 +25,7 @@ use common::wire::{Heard, Heartbeat, Promise};
 use log::{debug, info, warn};
 
 use crate::couriers::{ask, wake_couriers};
-use crate::fetch::Delay;
+use crate::fetch::{Better, Delay};
 use crate::lines::{Found, LineId, When};
 use crate::state::{Courier, Phase, Replication, State};
 use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
@@ -37,9 +37,12 @@ const PROMISE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks; the random part lets one of two candidates be first.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long one batch of entries may take to arrive; a master that stands by must go on looking.
+/// How long one piece of a log may take to arrive; a master that stands by must go on looking.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A master that stands by begins to fetch no piece after this time since its last look.
+const FOLLOW_TIME: Duration = Duration::from_millis(200);
 
 /// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
 const DRAWN_FROM: u64 = 1 << 11;
@@ -61,7 +64,7 @@ pub fn recover(replication: &Replication, couriers: Vec<Thread>, takeover: bool)
     loop {
         match replication.attempt(&mut tried) {
             Ok((reign, found)) => return replication.begin_reign(reign, couriers, &found),
-            Err(Delay::Wait(why)) => {
+            Err(Delay::Wait(why) | Delay::Unfetched(why)) => {
                 let (master, is_new) = (tried.master.take(), tried.is_new);
                 replication.wait(Phase::Waiting { why, master, is_new });
             }
@@ -168,10 +171,9 @@ impl Replication {
         }
         let own = candidate.rank(promised);
         let Some((index, standing)) = best(&known, own) else { return Ok(()) };
-        let (url, until) = (&self.urls()[index], standing.position.last_seq);
-        let better = self.fetch(&Client::new(url, FETCH_TIMEOUT), standing, until, reign.epoch);
-        let cannot = |error| format!("the better log of {url} cannot be fetched: {error}");
-        self.adopt(better.map_err(|error| Delay::Wait(cannot(error)))?, reign.epoch)
+        let client = Client::new(&self.urls()[index], FETCH_TIMEOUT);
+        let (until, epoch) = (standing.position.last_seq, reign.epoch);
+        self.take_over(&Better { client, standing, until, epoch }, None)
     }
 
     fn candidate(&self, tried: &Try) -> Candidate<'_> {
@@ -209,14 +211,15 @@ impl Replication {
         if standing.committed_seq <= self.lock().log.last_seq() {
             return Ok(());
         }
-        let (client, epoch) = (Client::new(url, FOLLOW_TIMEOUT), standing.position.epoch);
-        match self.fetch(&client, standing, standing.committed_seq, epoch) {
-            Ok(better) => self.adopt(better, epoch),
-            Err(error) => {
+        let (client, until) = (Client::new(url, FOLLOW_TIMEOUT), standing.committed_seq);
+        let better = Better { client, standing, until, epoch: standing.position.epoch };
+        match self.take_over(&better, Some(Instant::now() + FOLLOW_TIME)) {
+            Err(Delay::Unfetched(why)) => {
                 // The next look tries again, several times a second.
-                debug!("failed to follow from={url} error={error:?}");
+                debug!("failed to follow error={why:?}");
                 Ok(())
             }
+            followed => followed,
         }
     }
 
