@@ -20,7 +20,7 @@ rooms=(common/src/http/{server,reply,guard}.rs
 # Paths; each stands for everything below it too. `common::*` is the crate under another name as
 # well, and a call of a method is `method::elapsed` here.
 edges='(common|master)::\*|common::(http|client|store|node|follow|reading|metrics|logging)'
-users='master::(bodies|routes|write|calls|couriers|state|recovery|events|timeline|metrics|scrape)'
+users='master::(bodies|routes|write|calls|couriers|state|recovery|fetch|events|timeline|metrics|scrape)'
 machine='std::(net|thread|fs|os|process)|tiny_http|ureq|redb|socket2|libc|crossbeam|signal_hook'
 clock='(std::time::)?(Instant::now|SystemTime)|method::elapsed|time::(.*::)?now_(utc|local)'
 opening='std::(fs|process)|std::net::(Tcp|Udp|ToSocket).*|redb|common::store::(Store|Opened|open.*)'

@@ -15,8 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::entries::{Epoch, Seq};
 use crate::random::random;
 
-/// The identity of a master: a random number, kept in its directory, in memory drawn anew by each
-/// process. 0 is nobody's: a master of an earlier release does not give one.
+/// The identity of a master: a random number, kept in its directory until that is promoted, in
+/// memory drawn anew by each process. 0 is nobody's: a master of an earlier release does not give
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct MasterId(pub u128);
 

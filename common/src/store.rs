@@ -6,9 +6,9 @@
 //! meanwhile goes into the next one, so many writers share one sync.
 //!
 //! The file's name tells whose log it is, and its format: `master-1.redb`, `secondary-1.redb`. A
-//! start refuses another role's log, and one of another format, before it opens the file. A
-//! promotion is a rename. After a crash redb repairs the file in place while it opens it, so a
-//! start that refuses a damaged file may have changed it.
+//! start refuses another role's log, and one of another format, before it opens the file. After a
+//! crash redb repairs the file in place while it opens it, so a start that refuses a damaged file
+//! may have changed it.
 //!
 //! The file has three tables: `entries` by place; `facts` and `ids` with the [`Facts`]. A file of an
 //! earlier release has no `ids`, and its `facts` are only the greatest epoch heard of.
@@ -40,6 +40,7 @@ const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 /// Masters by name; 0 for none.
 const IDS: TableDefinition<'_, &str, u128> = TableDefinition::new("ids");
 const EPOCH: &str = "epoch";
+const ID: &str = "id";
 
 /// The format of the tables. No other is understood.
 const FORMAT: u64 = 1;
@@ -198,8 +199,9 @@ impl Store {
         })
     }
 
-    /// Makes the log of a stopped node, whatever its role, a master's, and returns it. A crash
-    /// leaves the one or the other.
+    /// Makes the log of a stopped node, whatever its role, a new master's, and returns it. The
+    /// directory may be a copy or an old backup of another one, so it keeps no identity: its first
+    /// start draws one that has never reigned. A crash leaves the one or the other.
     ///
     /// # Errors
     /// When there is none, or it cannot be used; then nothing has changed.
@@ -208,6 +210,7 @@ impl Store {
             let _lock = lock(directory)?;
             let (file, _) = existing(directory)?;
             let log = load(&open_copy(&file)?, usize::MAX)?;
+            forget_id(&builder().open(&file)?)?;
             rename(directory, &file, &directory.join(Role::Master.file_name()))?;
             Ok(log)
         })
@@ -329,7 +332,13 @@ fn numbers(facts: &Facts) -> [(&'static str, u64); 5] {
 }
 
 fn ids(facts: &Facts) -> [(&'static str, u128); 2] {
-    [("promised", facts.promised.master.0), ("id", facts.id.0)]
+    [("promised", facts.promised.master.0), (ID, facts.id.0)]
+}
+
+fn forget_id(database: &Database) -> Result<()> {
+    let write = database.begin_write()?;
+    write.open_table(IDS)?.insert(ID, MasterId::NONE.0)?;
+    Ok(write.commit()?)
 }
 
 fn load(database: &Database, most_keys: usize) -> Result<Log> {
@@ -365,7 +374,7 @@ fn facts(database: &Database, log: &Log) -> Result<Facts> {
         log_epoch: find_fact(database, "log_epoch")?.map_or(log.last_epoch(), Epoch),
         committed: Seq(find_fact(database, "committed")?.unwrap_or(0)).min(log.last_seq()),
         strays_from: Seq(find_fact(database, "strays_from")?.unwrap_or(0)),
-        id: id("id")?,
+        id: id(ID)?,
     })
 }
 
@@ -728,7 +737,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_renames_a_sound_log_and_nothing_else() {
+    fn a_promotion_is_of_a_sound_log() {
         let directory = Directory::new();
         let nothing = Store::promote(&directory.0).expect_err("no directory").to_string();
         assert!(nothing.contains("No such file"), "{nothing}");
@@ -745,13 +754,28 @@ mod tests {
         fs::write(&file, &whole).unwrap();
         for _ in 0..2 {
             assert_eq!(texts(&Store::promote(&directory.0).unwrap()), texts(&log));
-            assert_eq!(content(&directory), [(directory.file(Role::Master), whole.clone())]);
+            let [(file, _)] = &content(&directory)[..] else { panic!("two files") };
+            assert_eq!(file, &directory.file(Role::Master));
         }
         assert_refused(&directory, Role::Secondary, "it belongs to a master");
         assert_eq!(texts(&directory.open(Role::Master).unwrap().log), texts(&log));
         fs::remove_file(directory.file(Role::Master)).unwrap();
         let nothing = Store::promote(&directory.0).expect_err("nothing there").to_string();
         assert!(nothing.ends_with(": there is no log in it"), "{nothing}");
+    }
+
+    #[test]
+    fn a_promotion_forgets_the_identity_alone() {
+        for role in [Role::Master, Role::Secondary] {
+            let directory = Directory::new();
+            let Opened { store, log, .. } = directory.open(role).unwrap();
+            let facts = Facts { followed: true, id: MasterId(4), ..in_epoch(7) };
+            store.write(&log.batch(Seq(1), 0), &facts).unwrap();
+            drop(store);
+            Store::promote(&directory.0).unwrap();
+            let promoted = directory.open(Role::Master).unwrap().facts;
+            assert_eq!(promoted, Facts { id: MasterId::NONE, ..facts });
+        }
     }
 
     /// Makes what an earlier release has left, with one entry and in epoch 7.

@@ -248,7 +248,7 @@ pub struct Standing {
     /// The last entry that is known to be held by a quorum.
     #[serde(default)]
     pub committed_seq: Seq,
-    /// The master whose heartbeats still come.
+    /// The master whose heartbeats still come, or are about to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hears: Option<Heard>,
     /// Somebody follows the log there, and waits to hear what is committed.
@@ -285,13 +285,17 @@ impl From<Position> for Standing {
     }
 }
 
-/// A master whose heartbeats come.
+/// A master whose heartbeats come, or are about to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// The master.
     pub master: MasterId,
     /// Its base URL; empty for a master of an earlier release.
     pub url: String,
+    /// It was promised a reign and has not begun it yet: others stand by for it, and no client is
+    /// led there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_candidate: bool,
 }
 
 impl Heard {

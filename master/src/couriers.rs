@@ -223,7 +223,8 @@ impl Replication {
                     lines.fence(position.epoch);
                 }
                 if lines.fenced_by().is_some() {
-                    *successor = standing.hears.clone().or(successor.take());
+                    let reigns = standing.hears.as_ref().filter(|heard| !heard.is_candidate);
+                    *successor = reigns.cloned().or(successor.take());
                     self.begun.notify_all();
                 }
                 lines.observe(line, number, position, log, now)

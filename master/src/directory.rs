@@ -34,7 +34,7 @@ pub fn dump(settings: &NodeSettings) -> ExitCode {
     })
 }
 
-/// Makes the log a master's.
+/// Makes the log a new master's.
 pub fn promote(settings: &NodeSettings) -> ExitCode {
     with_directory(settings, |directory| {
         let log = Store::promote(directory)?;

@@ -14,6 +14,7 @@
 //! | [`confirmed`] | reads that are never stale |
 //! | [`takeover`] | when a master may begin a reign, and over which log |
 //! | [`recovery`] | how it does so: looks, promises, the best log |
+//! | [`fetch`] | how a better log becomes the own one |
 //! | [`succession`] | one process, one reign after another; standing by in between |
 //! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
 //! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
@@ -30,6 +31,7 @@ pub mod confirmed;
 pub mod couriers;
 pub mod directory;
 pub mod events;
+pub mod fetch;
 pub mod health;
 pub mod lines;
 pub mod metrics;

@@ -17,14 +17,15 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::client::{Client, NO_SUCH_NAME, REFUSED};
-use common::entries::{Draft, Epoch, Seq};
+use common::entries::Epoch;
 use common::random::random;
 use common::reign::{FIRST_EPOCHS, Facts, Reign};
-use common::store::{StoreError, TRANSACTION_BYTES};
-use common::wire::{Heartbeat, Numbered, Promise, Replicate, Standing};
+use common::store::StoreError;
+use common::wire::{Heard, Heartbeat, Promise};
 use log::{debug, info, warn};
 
 use crate::couriers::{ask, wake_couriers};
+use crate::fetch::{Better, Delay};
 use crate::lines::{Found, LineId, When};
 use crate::state::{Courier, Phase, Replication, State};
 use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
@@ -36,32 +37,37 @@ const PROMISE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks; the random part lets one of two candidates be first.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long one batch of entries may take to arrive; a master that stands by must go on looking.
+/// How long one piece of a log may take to arrive; a master that stands by must go on looking.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A master that stands by begins to fetch no piece after this time since its last look.
+const FOLLOW_TIME: Duration = Duration::from_millis(200);
+
 /// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
 const DRAWN_FROM: u64 = 1 << 11;
-
-/// Entries that are to follow the log, in the order and the epochs they were appended in.
-type Recovered = Vec<(Epoch, Vec<Draft>)>;
-
-/// A log that is better than the own one: the own one up to this entry, and then these.
-struct Better {
-    keep: Seq,
-    entries: Recovered,
-}
 
 /// Begins a reign as soon as this master may; returns without one when its disk has failed.
 /// `couriers` are the threads of the lines.
 pub fn recover(replication: &Replication, couriers: Vec<Thread>, takeover: bool) {
     let first = Reign::first(replication.lock().facts.id);
     let start = Instant::now();
-    let mut tried = Try { start, takeover, first, has_heard: false, has_stood_by: false };
+    let mut tried = Try {
+        start,
+        takeover,
+        first,
+        has_heard: false,
+        has_stood_by: false,
+        is_new: true,
+        master: None,
+    };
     loop {
         match replication.attempt(&mut tried) {
             Ok((reign, found)) => return replication.begin_reign(reign, couriers, &found),
-            Err(Delay::Waiting(phase)) => replication.wait(phase),
+            Err(Delay::Wait(why) | Delay::Unfetched(why)) => {
+                let (master, is_new) = (tried.master.take(), tried.is_new);
+                replication.wait(Phase::Waiting { why, master, is_new });
+            }
             Err(Delay::DiskFailed(error)) => {
                 replication.lock().fail_disk(error);
                 return replication.begun.notify_all();
@@ -82,18 +88,10 @@ struct Try {
     has_heard: bool,
     /// Another master has reigned meanwhile, perhaps by the same URL.
     has_stood_by: bool,
-}
-
-/// Why a reign does not begin now.
-enum Delay {
-    Waiting(Phase),
-    DiskFailed(StoreError),
-}
-
-impl From<StoreError> for Delay {
-    fn from(error: StoreError) -> Delay {
-        Delay::DiskFailed(error)
-    }
+    /// Nobody who answered has ever heard of a reign.
+    is_new: bool,
+    /// The master that reigns meanwhile.
+    master: Option<Heard>,
 }
 
 impl Replication {
@@ -103,53 +101,79 @@ impl Replication {
         let urls = self.urls();
         let looked = on_each(urls.len(), |line| look(&urls[line], &self.options.url));
         let candidate = self.candidate(tried);
-        let is_new = candidate.is_first(&looked);
-        tried.has_heard |= !is_new;
-        let wait = |why| Delay::Waiting(Phase::Waiting { why, master: None, is_new });
+        tried.is_new = candidate.is_first(&looked);
+        tried.has_heard |= !tried.is_new;
         let is_first = match candidate.look(urls, &looked) {
             Next::Ask { is_first } => is_first,
-            Next::Wait(why) => return Err(wait(why)),
-            Next::StandBy(master) => {
-                (tried.start, tried.has_stood_by) = (Instant::now(), true);
-                self.follow(&looked)?;
-                let (why, master) = ("standby".into(), Some(master));
-                return Err(Delay::Waiting(Phase::Waiting { why, master, is_new: false }));
-            }
+            Next::Wait(why) => return Err(Delay::Wait(why)),
+            Next::StandBy(heard) => return Err(self.stand_by(heard, &looked, tried)),
         };
-        let heard = greatest_epoch(&looked).max(candidate.facts.promised.epoch);
+        let (reign, promised) = self.gather_promises(&candidate, tried, &looked, is_first)?;
+        self.take_over_best(&candidate, reign, &promised, looked)?;
+        self.persist_reign(reign)?;
+        Ok((reign, promised))
+    }
+
+    /// Another master reigns, or is about to.
+    fn stand_by(&self, heard: Heard, looked: &[Found], tried: &mut Try) -> Delay {
+        (tried.start, tried.has_stood_by, tried.is_new) = (Instant::now(), true, false);
+        if let Err(delay) = self.follow(looked) {
+            return delay;
+        }
+        // One that does not reign yet perhaps never will: clients are not led there.
+        tried.master = Some(heard).filter(|heard| !heard.is_candidate);
+        Delay::Wait("standby".into())
+    }
+
+    /// Asks the secondaries that have answered for their promises. Returns the reign and the
+    /// standings of those that promise it, if those are enough.
+    fn gather_promises(
+        &self,
+        candidate: &Candidate<'_>,
+        tried: &Try,
+        looked: &[Found],
+        is_first: bool,
+    ) -> Result<(Reign, Vec<Found>), Delay> {
+        let heard = greatest_epoch(looked).max(candidate.facts.promised.epoch);
         let reign = match is_first {
             true => tried.first,
             false => Reign { epoch: new_epoch(heard), master: candidate.id },
         };
         let (url, takeover) = (candidate.url.to_string(), tried.takeover);
         let promise = Promise { reign, url, takeover };
-        let promised = on_each(urls.len(), |line| match &looked[line] {
-            Found::Ours(_) => ask_promise(&urls[line], &promise),
+        let promised = on_each(looked.len(), |line| match &looked[line] {
+            Found::Ours(_) => ask_promise(&self.urls()[line], &promise),
             other => other.clone(),
         });
         // Whoever refuses a first reign has heard of another one.
         let count =
             |found: &[Found]| found.iter().filter(|it| matches!(it, Found::Ours(_))).count();
-        let is_refused = is_first && count(&promised) < count(&looked);
+        let is_refused = is_first && count(&promised) < count(looked);
         if is_refused || !candidate.is_enough(&promised, is_first) {
-            return Err(wait("too few secondaries promise to follow".into()));
+            return Err(Delay::Wait("too few secondaries promise to follow".into()));
         }
-        let mut known = promised.clone();
+        Ok((reign, promised))
+    }
+
+    /// Makes the best log among those of these secondaries and the own one the own log.
+    fn take_over_best(
+        &self,
+        candidate: &Candidate<'_>,
+        reign: Reign,
+        promised: &[Found],
+        looked: Vec<Found>,
+    ) -> Result<(), Delay> {
+        let mut known = promised.to_vec();
         if candidate.recovery == Recovery::Any {
             // Whoever cannot promise, as on a full disk, may have the better log all the same.
             let silent = known.iter_mut().zip(looked).filter(|(it, _)| **it == Found::Nothing);
             silent.for_each(|(it, looked)| *it = looked);
         }
-        if let Some((index, standing)) = best(&known, candidate.rank(&promised)) {
-            let client = Client::new(&urls[index], FETCH_TIMEOUT);
-            let better = self.fetch(&client, standing, standing.position.last_seq, reign.epoch);
-            let better = better.map_err(|error| {
-                wait(format!("the better log of {} cannot be fetched: {error}", urls[index]))
-            })?;
-            self.adopt(better, reign.epoch)?;
-        }
-        self.persist_reign(reign)?;
-        Ok((reign, promised))
+        let own = candidate.rank(promised);
+        let Some((index, standing)) = best(&known, own) else { return Ok(()) };
+        let client = Client::new(&self.urls()[index], FETCH_TIMEOUT);
+        let (until, epoch) = (standing.position.last_seq, reign.epoch);
+        self.take_over(&Better { client, standing, until, epoch }, None)
     }
 
     fn candidate(&self, tried: &Try) -> Candidate<'_> {
@@ -187,121 +211,15 @@ impl Replication {
         if standing.committed_seq <= self.lock().log.last_seq() {
             return Ok(());
         }
-        let (client, epoch) = (Client::new(url, FOLLOW_TIMEOUT), standing.position.epoch);
-        match self.fetch(&client, standing, standing.committed_seq, epoch) {
-            Ok(better) => self.adopt(better, epoch),
-            Err(error) => {
+        let (client, until) = (Client::new(url, FOLLOW_TIMEOUT), standing.committed_seq);
+        let better = Better { client, standing, until, epoch: standing.position.epoch };
+        match self.take_over(&better, Some(Instant::now() + FOLLOW_TIME)) {
+            Err(Delay::Unfetched(why)) => {
                 // The next look tries again, several times a second.
-                debug!("failed to follow from={url} error={error:?}");
+                debug!("failed to follow error={why:?}");
                 Ok(())
             }
-        }
-    }
-
-    /// Fetches what the own log lacks of this one, up to the entry `until`. Epochs grow along a log,
-    /// so a copy that follows a later epoch than `most` meanwhile is left alone.
-    fn fetch(
-        &self,
-        client: &Client,
-        from: &Standing,
-        until: Seq,
-        most: Epoch,
-    ) -> Result<Better, String> {
-        let mut keep = self.find_common(client, from)?;
-        let mut last = (keep, self.lock().log.epoch_of(keep));
-        let mut entries = Recovered::new();
-        while last.0 < until {
-            let mut batch = batch(client, last.0.next())?;
-            if batch.epoch > most {
-                return Err(format!("it follows epoch {} now", batch.epoch));
-            }
-            let wanted = usize::try_from(until.0 - last.0.0).unwrap_or(usize::MAX);
-            batch.drafts.truncate(wanted);
-            if batch.prev_epoch != last.1 {
-                return Err(format!("it has another entry at {} now", last.0));
-            }
-            last = (batch.last(), batch.epoch);
-            if entries.is_empty() {
-                // Perhaps the own log has some of these too.
-                let log = &self.lock().log;
-                let differs = log.find_difference(batch.epoch, batch.first, &batch.drafts);
-                let held = log.last_seq().min(batch.last());
-                keep = differs.map_or(held, Seq::previous);
-                let known = usize::try_from(keep.next().0 - batch.first.0).unwrap_or(usize::MAX);
-                batch.drafts.drain(..known.min(batch.drafts.len()));
-            }
-            if !batch.drafts.is_empty() {
-                entries.push((batch.epoch, batch.drafts));
-            }
-        }
-        let url = client.base();
-        info!("fetched entries from={url} first_seq={} last_seq={}", keep.next(), last.0);
-        Ok(Better { keep, entries })
-    }
-
-    /// A place up to which both logs are the same; not always the last one.
-    fn find_common(&self, client: &Client, from: &Standing) -> Result<Seq, String> {
-        let (mut seq, mut step) = (self.lock().log.last_seq(), 1);
-        seq = seq.min(from.position.last_seq);
-        while seq > Seq::NONE {
-            let theirs = if seq == from.position.last_seq {
-                from.position.last_epoch
-            } else {
-                batch(client, seq.next())?.prev_epoch
-            };
-            // Epoch 0 names no entry.
-            if theirs == self.lock().log.epoch_of(seq) && theirs > Epoch::default() {
-                break;
-            }
-            seq = Seq(seq.0.saturating_sub(step));
-            step *= 2;
-        }
-        Ok(seq)
-    }
-
-    /// Takes over a better log, which a reign of this epoch has or begins with: in memory, and on
-    /// the disk if there is one.
-    ///
-    /// # Errors
-    /// When it contradicts entries that a majority holds: an operator has begun a reign without them.
-    fn adopt(&self, better: Better, epoch: Epoch) -> Result<(), Delay> {
-        let mut state = self.lock();
-        let (first, last) = (better.keep.next(), state.log.last_seq());
-        let committed = state.facts.committed;
-        if first <= committed {
-            let why =
-                format!("its log has committed entries up to {committed}, the better one not");
-            let (master, is_new) = (None, false);
-            return Err(Delay::Waiting(Phase::Waiting { why, master, is_new }));
-        }
-        if first <= last {
-            if let Some(store) = &self.store {
-                store.set_aside(&state.log.batch(first, usize::MAX), epoch)?;
-            }
-            warn!(
-                "dropped entries that the better log does not have first_seq={first} last_seq={last}"
-            );
-            state.dropped += last.next().0 - first.0;
-            state.log.drop_from(first);
-        }
-        for (epoch, drafts) in &better.entries {
-            drafts.iter().for_each(|draft| _ = state.log.append(*epoch, draft));
-        }
-        drop(state);
-        let Some(store) = &self.store else { return Ok(()) };
-        // Nobody else changes the log meanwhile.
-        let batch_from = |first| {
-            let state = self.lock();
-            (state.log.batch(first, TRANSACTION_BYTES), state.facts)
-        };
-        let (mut batch, facts) = batch_from(first);
-        loop {
-            store.write(&batch, &facts)?;
-            let next = batch.last().next();
-            batch = batch_from(next).0;
-            if batch.last() < next {
-                return Ok(());
-            }
+            followed => followed,
         }
     }
 
@@ -375,19 +293,6 @@ fn ask_promise(url: &str, promise: &Promise) -> Found {
             warn!("no promise secondary={url} status={} answer={body:?}", answer.status);
             Found::Nothing
         }
-    }
-}
-
-/// Some entries from this one on, in the form of a call.
-fn batch(client: &Client, first: Seq) -> Result<Numbered, String> {
-    let answer = client.get(&format!("/entries?from={first}"));
-    let answer = answer.map_err(|error| error.to_string())?;
-    match serde_json::from_slice(&answer.body) {
-        Ok(Replicate::Numbered(batch)) if batch.first == first && !batch.drafts.is_empty() => {
-            Ok(batch)
-        }
-        Ok(_) => Err(format!("sent other entries than those from {first} on")),
-        Err(_) => Err(format!("answered {} to GET /entries", answer.status)),
     }
 }
 

@@ -33,7 +33,8 @@ pub enum Command {
     Verify,
     /// Print the log in --data-dir, of a stopped master or secondary: one JSON object a line
     Dump,
-    /// Make the log in --data-dir, a copy of a stopped secondary's, a master's
+    /// Make the log in --data-dir a new master's: a copy of a stopped secondary's, or a backup of a
+    /// master's
     Promote,
 }
 

@@ -16,7 +16,8 @@
 //!
 //! The log of the greatest [`Rank`] among those that promised and the own one has every committed
 //! entry. The own log of a first reign ranks last in a takeover: perhaps nobody has followed it.
-//! Original secondaries promise nothing and are not counted.
+//! Original secondaries promise nothing and are not counted. A silent secondary is counted: it may
+//! be one of ours.
 
 use common::entries::{Epoch, Seq};
 use common::reign::{Facts, MasterId, Rank, Reign};
@@ -60,7 +61,7 @@ pub struct Candidate<'a> {
 /// What a candidate does after a look at its secondaries.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another master reigns: it stands by.
+    /// Another master reigns, or is about to: it stands by.
     StandBy(Heard),
     /// It waits and looks again, for this reason.
     Wait(String),
@@ -91,7 +92,8 @@ impl Candidate<'_> {
             return Next::Wait(format!("{one} and {other} lead to the same process"));
         }
         let is_other = |heard: &&Heard| heard.is_other(self.id, self.url);
-        let living = ours(found).find_map(|it| it.hears.as_ref().filter(is_other));
+        let living = ours(found).filter_map(|it| it.hears.as_ref().filter(is_other));
+        let living = living.min_by_key(|heard| heard.is_candidate);
         let free = ours(found).filter(|it| it.hears.as_ref().filter(is_other).is_none()).count();
         if let Some(heard) = living.filter(|_| !self.takeover && free < needed(found)) {
             return Next::StandBy(heard.clone());
@@ -242,7 +244,7 @@ mod tests {
     }
 
     fn hearing(url: &str) -> Found {
-        let hears = Some(Heard { master: OTHER, url: url.into() });
+        let hears = Some(Heard { master: OTHER, url: url.into(), is_candidate: false });
         Found::Ours(Standing { hears, ..standing(3, Some(OTHER)) })
     }
 
@@ -293,6 +295,9 @@ mod tests {
         // The directory is an old copy.
         let known = Found::Ours(Standing { committed_seq: Seq(4), ..standing(4, Some(ME)) });
         assert!(waits(&look(on_own_directory(3), &[known, Found::Nothing]), "s2"));
+        let only = |found| look(on_own_directory(3), &[found]);
+        assert_eq!(only(Found::Original), LATER_REIGN);
+        assert!(waits(&only(Found::Refused), "s1"), "it may be one of ours");
         // Another master's directory, promoted.
         let foreign = Candidate { id: MasterId(7), ..on_own_directory(3) };
         assert!(waits(&look(foreign, &[mine, Found::Nothing]), "s2"));
@@ -327,9 +332,15 @@ mod tests {
 
     #[test]
     fn beside_a_living_master_it_stands_by() {
-        let heard = Heard { master: OTHER, url: "m".into() };
+        let heard = Heard { master: OTHER, url: "m".into(), is_candidate: false };
         let all = [hearing("m"), hearing("m")];
         assert_eq!(look(candidate(), &all), Next::StandBy(heard.clone()));
+        let promised = Heard { master: MasterId(3), is_candidate: true, ..heard.clone() };
+        let promised_to =
+            || Found::Ours(Standing { hears: Some(promised.clone()), ..standing(3, None) });
+        assert_eq!(look(candidate(), &[promised_to(), hearing("m")]), Next::StandBy(heard.clone()));
+        let both = [promised_to(), promised_to()];
+        assert_eq!(look(candidate(), &both), Next::StandBy(promised.clone()));
         assert_eq!(look(candidate(), &[hearing("m"), found(3, None)]), Next::StandBy(heard));
         assert_eq!(look(candidate(), &[hearing("me"), hearing("me")]), LATER_REIGN, "it was here");
         let told = Candidate { takeover: true, ..candidate() };

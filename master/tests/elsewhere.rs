@@ -57,3 +57,16 @@ fn without_a_master_a_secondary_says_when() {
     hear(json!({ "url": "http://m:1", "abdicates": true }));
     expect_not_now(&post(), "no master is heard");
 }
+
+#[test]
+fn a_promise_leads_no_client_away() {
+    // Goal: a master that was promised a reign, and has not begun it, may never do so.
+    let secondary = Node::secondary(&[]);
+    let master = format!("{:032x}", 7);
+    let promise =
+        json!({ "epoch": 1_u64 << 50, "master": master, "url": "http://m:1", "takeover": true });
+    let promised = secondary.send("POST", "/promise", &promise.to_string());
+    expect_not_now(&secondary.send("POST", "/messages", MESSAGE), "no master is heard");
+    let hears = json!({ "master": master, "url": "http://m:1", "is_candidate": true });
+    assert_eq!(promised.json()["hears"], hears);
+}

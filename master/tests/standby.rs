@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::directory::Directory;
+use support::fake::{Fake, respond};
 use support::history::Dice;
 use support::masters::{Masters, all_of};
 use support::node::{Node, Role, Settings};
@@ -105,6 +106,37 @@ fn of_two_standbys_one_takes_over() {
     cluster.masters[0].wait_until_not_ready(&master.url());
     assert_eq!(master.post_message("m3").status, 201);
     assert_eq!(master.log(), ["m1", "m2", "m3"]);
+}
+
+/// A secondary that says of another master that it was promised a reign, or that it reigns.
+fn hearing(is_candidate: bool) -> Fake {
+    Fake::start(move |request, stream| {
+        let hears = json!({
+            "master": format!("{:032x}", 7), "url": "http://m:1", "is_candidate": is_candidate,
+        });
+        let standing = json!({
+            "last_seq": 0, "last_epoch": 0, "epoch": 1, "instance": "a", "hears": hears,
+        });
+        let is_asked = request.what == "POST /heartbeat";
+        respond(stream, if is_asked { 200 } else { 404 }, &standing.to_string())
+    })
+}
+
+#[test]
+fn nobody_is_led_to_a_candidate() {
+    // Goal: two standbys that were each promised a reign by some secondaries stand by for each
+    // other. Neither leads a client to the other one: it says when to ask again.
+    for is_candidate in [true, false] {
+        let secondary = hearing(is_candidate);
+        let standby = Node::start(Role::Master, &[("SECONDARIES", &secondary.url())]);
+        standby.wait_until_not_ready("standby");
+        let place = (!is_candidate).then_some("http://m:1/messages");
+        let (status, retry) = if is_candidate { (503, Some("1")) } else { (307, None) };
+        for answer in [standby.post_message("m1"), standby.get("/messages")] {
+            let seen = (answer.status, answer.header("Location"), answer.header("Retry-After"));
+            assert_eq!(seen, (status, place, retry), "{}", answer.text());
+        }
+    }
 }
 
 #[test]

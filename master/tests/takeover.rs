@@ -69,6 +69,12 @@ fn durable(directory: &Directory, name: &str) -> Node {
     Node::secondary(&[("DATA_DIR", &directory.of(name))])
 }
 
+/// Makes the log in there a new master's.
+fn promote(path: &str) {
+    let promoted = Role::Master.run(&[], &["--data-dir", path, "promote"]);
+    assert!(promoted.status.success(), "{promoted:?}");
+}
+
 /// Tells a secondary something in the name of a master that is not there, in this epoch.
 fn told(secondary: &Node, epoch: u64, path: &str, mut body: Value) {
     body["epoch"] = json!(epoch);
@@ -177,8 +183,7 @@ fn a_later_tail_does_not_beat_what_is_committed() {
     first.kill();
     // A reign of its own, of which nobody hears.
     copy_directory(&directory.of("s0"), &other);
-    let promoted = Role::Master.run(&[], &["--data-dir", &other, "promote"]);
-    assert!(promoted.status.success(), "{promoted:?}");
+    promote(&other);
     let mut between = reigning(&[], &[("DATA_DIR", other.as_str())]);
     post(&between, 1, "x");
     between.kill();
@@ -519,6 +524,36 @@ fn an_old_backup_is_not_the_own_directory() {
     std::fs::remove_dir_all(&own).expect("nobody uses it");
     copy_directory(&backup, &own);
     secondaries[0].freeze();
+    master.restart();
+    assert_waits(&master, &format!("no answer from {}", secondaries[0].url()));
+    secondaries[0].thaw();
+    master.wait_until_ready();
+    assert_eq!(master.log(), ["m1", "m2"]);
+}
+
+#[test]
+fn a_promoted_backup_needs_a_quorum_of_promises() {
+    // Goal: as before, but the secondary that answers knows nothing of what the backup lacks. The
+    // operator promotes the backup: it is no longer the directory that this one has followed last.
+    let directory = Directory::new();
+    let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
+    let relay = Relay::to(secondaries[1].addr());
+    let (own, backup) = (directory.of("m0"), directory.of("backup"));
+    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
+    let mut master = reigning(&[secondaries[0].url(), relay.url()], &settings);
+    post(&master, 3, "m1");
+    master.kill();
+    copy_directory(&own, &backup);
+    master.restart();
+    master.wait_until_ready();
+    relay.cut();
+    post(&master, "majority", "m2");
+    master.kill();
+    std::fs::remove_dir_all(&own).expect("nobody uses it");
+    copy_directory(&backup, &own);
+    promote(&own);
+    secondaries[0].freeze();
+    relay.mend();
     master.restart();
     assert_waits(&master, &format!("no answer from {}", secondaries[0].url()));
     secondaries[0].thaw();

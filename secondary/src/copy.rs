@@ -140,8 +140,8 @@ impl Copy {
             return is_soon.then(|| candidate.clone());
         }
         let (heartbeat, _) = self.heartbeat.as_ref().filter(|_| self.silence(now).is_none())?;
-        (!heartbeat.abdicates)
-            .then(|| Heard { master: heartbeat.reign.master, url: heartbeat.url.clone() })
+        let (master, url) = (heartbeat.reign.master, heartbeat.url.clone());
+        (!heartbeat.abdicates).then_some(Heard { master, url, is_candidate: false })
     }
 
     /// For how long no heartbeat has come, if that is too long.

@@ -227,7 +227,8 @@ impl Replica {
         }
         let follows = state.copy.facts.follows();
         state.copy.promise(reign);
-        state.copy.expect(Heard { master: reign.master, url }, Instant::now());
+        let candidate = Heard { master: reign.master, url, is_candidate: true };
+        state.copy.expect(candidate, Instant::now());
         let last = state.copy.log.last_seq();
         let state = self.persist(state, last)?;
         state.check_reign(reign)?;

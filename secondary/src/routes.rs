@@ -105,7 +105,7 @@ impl Routes {
 
     /// Where a message is to go: to the master that is heard.
     fn elsewhere(&self) -> Response {
-        let heard = self.replica.standing().hears;
+        let heard = self.replica.standing().hears.filter(|heard| !heard.is_candidate);
         let url = heard.as_ref().map(|heard| heard.url.trim_end_matches('/'));
         // It becomes a header, and a caller may write anything.
         let master = url.filter(|url| check_base_url(url).is_ok());

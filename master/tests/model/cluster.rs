@@ -88,8 +88,8 @@ pub enum Action {
     Crash { master: usize, log: Log },
     /// A secondary crashes and restarts.
     CrashSecondary { peer: usize },
-    /// A master that stands by levels its log with what a reign has committed.
-    Level { master: usize, reign: Reign },
+    /// A master that asks, or stands by, has taken over a better log or a piece of it.
+    Fetch { master: usize, log: Log },
     /// An operator copies a master's directory.
     BackUp { master: usize },
     /// An operator stops the master and puts the copy back.
@@ -187,7 +187,7 @@ impl State {
             Action::StepDown { master } => next.step_down(master),
             Action::Crash { master, log } => next.crash(master, log, setup),
             Action::CrashSecondary { peer } => next.crash_secondary(peer, setup),
-            Action::Level { master, reign } => next.level(master, reign),
+            Action::Fetch { master, log } => next.masters[master].own.log = log,
             Action::BackUp { master } => next.back_up(master),
             Action::PutBack { master } => next.put_back(master, setup),
         }
@@ -321,15 +321,6 @@ impl State {
             *copy = Secondary::default();
         } else if setup.fault == Some(Fault::PromiseNotPersisted) {
             copy.promised = Reign::default();
-        }
-    }
-
-    fn level(&mut self, master: usize, reign: Reign) {
-        let Some(index) = self.index_of(reign) else { return };
-        let committed = self.reigns[index].log.beginning(self.reigns[index].committed);
-        let own = &mut self.masters[master].own.log;
-        if !own.starts_with(&committed) {
-            *own = committed;
         }
     }
 

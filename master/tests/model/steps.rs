@@ -49,13 +49,16 @@ impl State {
                 if setup.levelling {
                     let id = self.masters[master].own.id;
                     let others = self.reigns.iter().filter(|begun| begun.reign.id != id);
-                    actions.extend(others.map(|it| Action::Level { master, reign: it.reign }));
+                    let committed = others.map(|it| it.log.beginning(it.committed));
+                    self.ways_to_fetch(master, committed, actions);
                 }
             }
             Phase::Asking(_) => {
                 self.ways_to_ask(master, setup, actions);
                 let begin = |(heard, log)| Action::Begin { master, heard, log };
-                actions.extend(self.beginnings(master, setup).into_iter().map(begin));
+                let beginnings = self.beginnings(master, setup);
+                self.ways_to_fetch(master, beginnings.iter().map(|(_, log)| *log), actions);
+                actions.extend(beginnings.into_iter().map(begin));
             }
             Phase::Reigning(epoch) => self.ways_to_reign(master, epoch, setup, actions),
         }
@@ -123,6 +126,22 @@ impl State {
         beginnings
     }
 
+    /// A master takes over one of these logs in pieces, and may be interrupted between any two.
+    fn ways_to_fetch(
+        &self,
+        master: usize,
+        logs: impl Iterator<Item = Log>,
+        actions: &mut Vec<Action>,
+    ) {
+        let own = &self.masters[master].own.log;
+        let better = logs.filter(|log| !own.starts_with(log));
+        let mut parts: Vec<Log> = better.flat_map(|log| beginnings_from(own, log)).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts.retain(|part| part != own);
+        actions.extend(parts.into_iter().map(|log| Action::Fetch { master, log }));
+    }
+
     fn ways_to_reign(&self, master: usize, epoch: Epoch, setup: &Setup, actions: &mut Vec<Action>) {
         if self.appended < setup.messages {
             actions.push(Action::Append { master });
@@ -152,16 +171,7 @@ impl State {
                 let stored = begun.start.max(counted)..=begun.log.last_seq();
                 stored.map(|last| begun.log.beginning(last)).collect()
             }
-            // It may have begun to take over a better log.
-            (Phase::Asking(_), None) => {
-                let logs = self.beginnings(master, setup).into_iter().map(|(_, log)| log);
-                let mut partly: Vec<Log> =
-                    logs.flat_map(|log| beginnings_from(&own.log, log)).collect();
-                partly.push(own.log);
-                partly.sort_unstable();
-                partly.dedup();
-                partly
-            }
+            (Phase::Asking(_), None) => vec![own.log],
             _ => Vec::new(),
         }
     }
@@ -233,8 +243,8 @@ impl State {
     }
 }
 
-/// What is on the disk of a master that takes over a log in pieces, at each moment: the beginning
-/// that both logs have in common, or more of the new one.
+/// What a master that takes over a log in pieces has at each moment: the beginning that both logs
+/// have in common, or more of the new one.
 fn beginnings_from(old: &Log, new: Log) -> impl Iterator<Item = Log> {
     let common = old.iter().zip(new.iter()).take_while(|(one, other)| one == other).count();
     (common as Seq..=new.last_seq()).map(move |last| new.beginning(last))

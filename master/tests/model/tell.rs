@@ -66,8 +66,8 @@ fn step(before: &State, action: Action, after: &State) -> String {
             format!("{} crashes and restarts with the log {}", name(master), list(&log))
         }
         Action::CrashSecondary { peer } => format!("{} restarts", s(before, peer)),
-        Action::Level { master, reign } => {
-            format!("{} stands by and takes what is committed in {}", name(master), tell(reign))
+        Action::Fetch { master, log } => {
+            format!("{} fetches a better log, and has {} of it", name(master), list(&log))
         }
         Action::BackUp { master } => format!("the directory of {} is copied", name(master)),
         Action::PutBack { master } => {
