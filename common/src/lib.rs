@@ -97,6 +97,7 @@
 //! only user of tiny_http, [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`].
 //! Around them: [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
 
+pub mod access;
 pub mod chunk;
 pub mod client;
 pub mod entries;
@@ -113,4 +114,5 @@ pub mod reading;
 pub mod reign;
 pub mod settings;
 pub mod store;
+pub mod tokens;
 pub mod wire;

@@ -44,7 +44,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub fn start_heartbeats(replication: &Arc<Replication>) -> io::Result<()> {
     let interval = replication.options.heartbeat;
     let start = |(line, url): (LineId, &String)| {
-        let (client, theirs) = (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
+        let client = replication.options.client(url, HEARTBEAT_TIMEOUT);
+        let theirs = Arc::downgrade(replication);
         let thread = thread::Builder::new().name("heartbeat".into());
         let beating = thread.spawn(move || beat(&theirs, line, &client, interval))?;
         Ok(beating.thread().clone())

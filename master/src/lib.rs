@@ -16,7 +16,7 @@
 //! | [`recovery`] | how it does so: looks, promises, the best log |
 //! | [`succession`] | one process, one reign after another; standing by in between |
 //! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
-//! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
+//! | [`metrics`], [`scrape`], [`timeline`], [`events`], [`page`] | figures, their text, and the live page |
 //! | [`directory`] | the commands for the directory of a stopped node |
 //! | [`settings`] | how the master was started |
 //!
@@ -34,6 +34,7 @@ pub mod health;
 pub mod lines;
 pub mod metrics;
 pub mod outcome;
+pub mod page;
 pub mod recovery;
 pub mod routes;
 pub mod scrape;

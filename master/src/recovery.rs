@@ -26,7 +26,7 @@ use log::{debug, info, warn};
 
 use crate::couriers::{ask, wake_couriers};
 use crate::lines::{Found, LineId, When};
-use crate::state::{Courier, Phase, Replication, State};
+use crate::state::{Courier, Options, Phase, Replication, State};
 use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
 
 /// How long a secondary may take to say where it stands, and to promise, which it writes down.
@@ -101,7 +101,7 @@ impl Replication {
     /// the secondaries that promised it, or how this master waits.
     fn attempt(&self, tried: &mut Try) -> Result<(Reign, Vec<Found>), Delay> {
         let urls = self.urls();
-        let looked = on_each(urls.len(), |line| look(&urls[line], &self.options.url));
+        let looked = on_each(urls.len(), |line| look(&urls[line], &self.options));
         let candidate = self.candidate(tried);
         let is_new = candidate.is_first(&looked);
         tried.has_heard |= !is_new;
@@ -124,7 +124,9 @@ impl Replication {
         let (url, takeover) = (candidate.url.to_string(), tried.takeover);
         let promise = Promise { reign, url, takeover };
         let promised = on_each(urls.len(), |line| match &looked[line] {
-            Found::Ours(_) => ask_promise(&urls[line], &promise),
+            Found::Ours(_) => {
+                ask_promise(&self.options.client(&urls[line], PROMISE_TIMEOUT), &promise)
+            }
             other => other.clone(),
         });
         // Whoever refuses a first reign has heard of another one.
@@ -141,7 +143,7 @@ impl Replication {
             silent.for_each(|(it, looked)| *it = looked);
         }
         if let Some((index, standing)) = best(&known, candidate.rank(&promised)) {
-            let client = Client::new(&urls[index], FETCH_TIMEOUT);
+            let client = self.options.client(&urls[index], FETCH_TIMEOUT);
             let better = self.fetch(&client, standing, standing.position.last_seq, reign.epoch);
             let better = better.map_err(|error| {
                 wait(format!("the better log of {} cannot be fetched: {error}", urls[index]))
@@ -187,7 +189,8 @@ impl Replication {
         if standing.committed_seq <= self.lock().log.last_seq() {
             return Ok(());
         }
-        let (client, epoch) = (Client::new(url, FOLLOW_TIMEOUT), standing.position.epoch);
+        let epoch = standing.position.epoch;
+        let client = self.options.client(url, FOLLOW_TIMEOUT);
         match self.fetch(&client, standing, standing.committed_seq, epoch) {
             Ok(better) => self.adopt(better, epoch),
             Err(error) => {
@@ -349,9 +352,9 @@ fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
 }
 
 /// Asks a secondary where it stands. The master that asks says its own URL.
-fn look(url: &str, own_url: &str) -> Found {
-    let question = Heartbeat { url: own_url.into(), ..Heartbeat::default() };
-    match ask(&Client::new(url, LOOK_TIMEOUT), &question) {
+fn look(url: &str, options: &Options) -> Found {
+    let question = Heartbeat { url: options.url.clone(), ..Heartbeat::default() };
+    match ask(&options.client(url, LOOK_TIMEOUT), &question) {
         Ok(Some(standing)) => Found::Ours(standing),
         Ok(None) => Found::Original,
         Err(error) if [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) => Found::Refused,
@@ -359,9 +362,10 @@ fn look(url: &str, own_url: &str) -> Found {
     }
 }
 
-fn ask_promise(url: &str, promise: &Promise) -> Found {
+fn ask_promise(client: &Client, promise: &Promise) -> Found {
+    let url = client.base();
     let body = serde_json::to_vec(promise).expect("a promise has only string keys");
-    let answer = match Client::new(url, PROMISE_TIMEOUT).post("/promise", &body) {
+    let answer = match client.post("/promise", &body) {
         Ok(answer) => answer,
         Err(error) => {
             warn!("no promise secondary={url} error={error:?}");

@@ -1,8 +1,10 @@
 //! What a secondary answers to which request.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::access::{Access, Who};
 use common::client::check_base_url;
 use common::entries::Epoch;
 use common::follow::{self, Followers, Source};
@@ -37,6 +39,7 @@ pub struct Routes {
     chaos: bool,
     followers: Followers,
     standbys: Standbys,
+    access: Access,
     /// Calls of a master, by result.
     calls: Counts,
     openapi: String,
@@ -44,22 +47,29 @@ pub struct Routes {
 
 impl Routes {
     /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
-    /// and so many clients may follow the log.
-    pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
+    /// so many clients may follow the log, and `access` says who may ask.
+    pub fn new(
+        replica: Replica,
+        faults: FaultInjector,
+        chaos: bool,
+        followers: usize,
+        access: Access,
+    ) -> Routes {
         let (followers, standbys) = (Followers::new(followers), Standbys::default());
         let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
         let openapi = openapi::document(OPENAPI);
-        Routes { replica, faults, chaos, followers, standbys, calls, openapi }
+        Routes { replica, faults, chaos, followers, standbys, access, calls, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
         let body = request.body.as_slice();
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         match (request.path.as_str(), method) {
-            ("/health", "GET") => self.health(),
+            ("/health", "GET") => self.health(self.access.trusts(request)),
             ("/ready", "GET") => self.ready(),
             ("/metrics", "GET") => {
-                metrics::answer(&self.replica, &self.calls, &self.followers, http)
+                let refused = self.access.refused();
+                metrics::answer(&self.replica, &self.calls, &self.followers, http, refused)
             }
             ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
@@ -82,8 +92,9 @@ impl Routes {
         }
     }
 
-    fn health(&self) -> Response {
-        let standing = self.told(self.replica.standing());
+    /// Whoever could forge a master's call or an answer by what the standing says is not told it.
+    fn health(&self, is_trusted: bool) -> Response {
+        let standing = is_trusted.then(|| self.told(self.replica.standing()));
         let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
@@ -91,7 +102,7 @@ impl Routes {
             delay_ms: self.faults.faults().delay_ms,
             read_only: reason.is_some(),
             reason,
-            standing: Some(standing),
+            standing,
         };
         Response::json(200, &health)
     }
@@ -214,12 +225,29 @@ impl Routes {
     }
 }
 
+/// Who may ask for what.
+fn who_may(head: &Request) -> Who {
+    match (head.path.as_str(), head.method.as_str()) {
+        ("/health" | "/ready" | "/metrics" | "/openapi.json", _) => Who::Anybody,
+        (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
+            Who::Reader
+        }
+        ("/messages", _) => Who::Writer,
+        (path, _) if path.starts_with("/messages/") => Who::Reader,
+        _ => Who::Node,
+    }
+}
+
 fn disk_failed(error: &StoreError) -> Response {
     let status = if error.is_full { 507 } else { 500 };
     Response::error(status, &format!("The disk has failed: {error}"))
 }
 
 impl Handler for Routes {
+    fn admit(&self, head: &Request, peer: SocketAddr) -> Result<(), Response> {
+        self.access.admit(head, who_may(head), peer)
+    }
+
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
