@@ -10,14 +10,13 @@
 //! what they refuse.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 
 use crate::http::{Request, Response};
-use crate::locked::locked;
 use crate::metrics::Counts;
+use crate::seldom::Seldom;
 use crate::tokens::Tokens;
 
 /// Between two log lines about refused requests.
@@ -198,15 +197,14 @@ impl Refused {
 pub struct Access {
     rules: Rules,
     refused: Counts,
-    /// When a refusal was logged last, and how many there have been since.
-    logged: Mutex<(Option<Instant>, u64)>,
+    logged: Seldom,
 }
 
 impl Access {
     /// With these rules.
     pub fn new(rules: Rules) -> Access {
         let refused = Counts::new(&Refused::ALL.map(Refused::word));
-        Access { rules, refused, logged: Mutex::default() }
+        Access { rules, refused, logged: Seldom::new(LOG_INTERVAL) }
     }
 
     /// Lets a request pass, or counts it and gives the answer to it.
@@ -232,18 +230,13 @@ impl Access {
     }
 
     fn log(&self, refused: Refused, head: &Request, peer: SocketAddr) {
-        let mut logged = locked(&self.logged);
-        logged.1 += 1;
-        if logged.0.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
-            return;
-        }
-        let (word, method, path, count) = (refused.word(), &head.method, &head.path, logged.1);
+        let Some(count) = self.logged.count() else { return };
+        let (word, method, path) = (refused.word(), beginning(&head.method), &head.path);
         let (path, host) = (beginning(path), beginning(head.header("Host").unwrap_or_default()));
         warn!(
             "refused strangers count={count} reason={word} peer={peer} method={method:?} \
              path={path:?} host={host:?}"
         );
-        *logged = (Some(Instant::now()), 0);
     }
 }
 

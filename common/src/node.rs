@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::access::Rules;
 use crate::client::Client;
+use crate::epochs;
 use crate::http::{Drained, Handler, Limits, Listener, Server};
 use crate::logging;
 use crate::settings::NodeSettings;
@@ -140,6 +141,13 @@ pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Open
     let opened =
         Store::open(directory, role, settings.idempotency_keys).map_err(io::Error::other)?;
     let (last_seq, epoch) = (opened.log.last_seq(), opened.facts.promised.epoch);
+    let greatest = epoch.max(opened.log.last_epoch()).max(opened.facts.log_epoch);
+    epochs::check(greatest, "the log on disk").map_err(|why| {
+        io::Error::other(format!(
+            "{}: {why}: set the clock, or see `master reset-epochs --help`",
+            directory.display()
+        ))
+    })?;
     info!("read the log from disk dir={directory:?} last_seq={last_seq} epoch={epoch}");
     Ok(Some(opened))
 }

@@ -14,6 +14,7 @@ use std::{io, thread};
 
 use common::client::Client;
 use common::entries::{Batch, Seq};
+use common::epochs;
 use common::follow::GATHER;
 use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
@@ -101,7 +102,7 @@ pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, S
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
     match (answer.status, serde_json::from_slice(&answer.body)) {
-        (200, Ok(standing)) => Ok(Some(standing)),
+        (200, Ok(standing)) => believe(client, standing),
         (404 | 405, _) => ask_original(client),
         (status, _) => Err(format!("answered {status} to a heartbeat")),
     }
@@ -110,9 +111,16 @@ pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, S
 fn ask_original(client: &Client) -> Result<Option<Standing>, String> {
     let answer = client.get("/health").map_err(|error| error.to_string())?;
     match serde_json::from_slice::<SecondaryHealth>(&answer.body) {
-        Ok(health) if answer.status == 200 => Ok(health.standing),
+        Ok(SecondaryHealth { standing: Some(standing), .. }) if answer.status == 200 => {
+            believe(client, standing)
+        }
+        Ok(_) if answer.status == 200 => Ok(None),
         _ => Err(format!("answered {} to GET /health", answer.status)),
     }
+}
+
+fn believe(client: &Client, standing: Standing) -> Result<Option<Standing>, String> {
+    epochs::check(standing.position.greatest_epoch(), client.base()).map(|()| Some(standing))
 }
 
 /// Starts the couriers, one for each line and one for the disk if there is one. Returns their
@@ -223,11 +231,13 @@ impl Replication {
                 if ![lines.reign().master, MasterId::NONE].contains(&standing.master) {
                     lines.fence(position.epoch);
                 }
+                let observed = lines.observe(line, number, position, log, now);
+                // Both may have ended the reign: a master may give no identity.
                 if lines.fenced_by().is_some() {
                     *successor = standing.hears.clone().or(successor.take());
                     self.begun.notify_all();
                 }
-                lines.observe(line, number, position, log, now)
+                observed
             }
             Ok(None) => Ok(()),
             Err(error) => Err(error),

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Some(Command::Verify) => directory::verify(&node),
         Some(Command::Dump) => directory::dump(&node),
         Some(Command::Promote) => directory::promote(&node),
+        Some(Command::ResetEpochs) => directory::reset_epochs(&node),
     }
 }
 

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::client::{Client, NO_SUCH_NAME, REFUSED};
 use common::entries::{Draft, Epoch, Seq};
+use common::epochs;
 use common::random::random;
-use common::reign::{FIRST_EPOCHS, Facts, Reign};
+use common::reign::{Facts, Reign};
 use common::store::{StoreError, TRANSACTION_BYTES};
 use common::wire::{Heartbeat, Numbered, Promise, Replicate, Standing};
 use log::{debug, info, warn};
@@ -39,9 +40,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long one batch of entries may take to arrive; a master that stands by must go on looking.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
-const DRAWN_FROM: u64 = 1 << 11;
 
 /// Entries that are to follow the log, in the order and the epochs they were appended in.
 type Recovered = Vec<(Epoch, Vec<Draft>)>;
@@ -119,7 +117,7 @@ impl Replication {
         let heard = greatest_epoch(&looked).max(candidate.facts.promised.epoch);
         let reign = match is_first {
             true => tried.first,
-            false => Reign { epoch: new_epoch(heard), master: candidate.id },
+            false => Reign { epoch: epochs::draw(heard), master: candidate.id },
         };
         let (url, takeover) = (candidate.url.to_string(), tried.takeover);
         let promise = Promise { reign, url, takeover };
@@ -372,8 +370,13 @@ fn ask_promise(client: &Client, promise: &Promise) -> Found {
             return Found::Nothing;
         }
     };
-    match serde_json::from_slice(&answer.body) {
-        Ok(standing) if answer.status == 200 => Found::Ours(standing),
+    match serde_json::from_slice::<Standing>(&answer.body) {
+        Ok(standing)
+            if answer.status == 200
+                && epochs::check(standing.position.greatest_epoch(), url).is_ok() =>
+        {
+            Found::Ours(standing)
+        }
         _ => {
             let body = String::from_utf8_lossy(&answer.body);
             warn!("no promise secondary={url} status={} answer={body:?}", answer.status);
@@ -388,40 +391,9 @@ fn batch(client: &Client, first: Seq) -> Result<Numbered, String> {
     let answer = answer.map_err(|error| error.to_string())?;
     match serde_json::from_slice(&answer.body) {
         Ok(Replicate::Numbered(batch)) if batch.first == first && !batch.drafts.is_empty() => {
-            Ok(batch)
+            epochs::check(batch.greatest_epoch(), client.base()).map(|()| batch)
         }
         Ok(_) => Err(format!("sent other entries than those from {first} on")),
         Err(_) => Err(format!("answered {} to GET /entries", answer.status)),
-    }
-}
-
-/// Greater than every epoch heard of, and than those of earlier starts that nobody remembers: the
-/// time in milliseconds, or more, and then a number that no other master draws at the same moment.
-/// In one epoch two masters would take each other's entries for their own.
-fn new_epoch(highest: Epoch) -> Epoch {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let milliseconds = since_1970.as_ref().map_or(0, Duration::as_millis);
-    let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
-    let least = now.max(highest.0.saturating_add(1)).max(FIRST_EPOCHS.end);
-    Epoch(least.saturating_add(random() % DRAWN_FROM))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn masters_that_start_together_draw_different_epochs() {
-        let highest = new_epoch(Epoch::default());
-        // Beyond the clock, which two masters that have heard the same cannot tell apart.
-        let ahead = Epoch(highest.0 << 1);
-        for heard in [Epoch::default(), ahead] {
-            let epochs: HashSet<u64> = (0..100).map(|_| new_epoch(heard).0).collect();
-            assert!(epochs.len() > 80, "{} of 100 differ", epochs.len());
-            assert!(epochs.iter().all(|epoch| *epoch > heard.0 && *epoch < 1 << 54));
-        }
-        assert!(new_epoch(highest) > highest);
     }
 }

@@ -6,6 +6,8 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
+use common::entries::Epoch;
+use common::epochs;
 use serde_json::json;
 use support::directory::Directory;
 use support::history::Dice;
@@ -50,8 +52,10 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     let cluster = Masters::start(1, &[]);
     let [master, secondary] = [&cluster.masters[0], &cluster.secondaries[0]];
     assert_eq!(master.post_message("m1").status, 201);
+    // An hour ahead of the clock.
+    let ahead = epochs::draw(Epoch(0)).0 + (60 * 60 * 1000 << 11);
     let promise = |takeover: bool| {
-        let (epoch, id) = (1_u64 << 53, format!("{:032x}", 7));
+        let (epoch, id) = (ahead, format!("{:032x}", 7));
         let body = json!({ "epoch": epoch, "master": id, "takeover": takeover });
         secondary.send("POST", "/promise", &body.to_string())
     };
@@ -65,7 +69,7 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     assert_eq!((told.status, &told.json()["last_seq"]), (200, &json!(2)), "{}", told.text());
     // The former reign is over. Nobody else begins one, so the same master does.
     wait_until("another reign", SOON, || match master.health()["epoch"].as_u64() {
-        Some(now) if now > 1 << 53 => Ok(()),
+        Some(now) if now > ahead => Ok(()),
         now => Err(format!("{now:?}")),
     });
     assert_eq!(master.post_message("m3").status, 201);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::access::{Access, Who};
 use common::client::check_base_url;
 use common::entries::Epoch;
+use common::epochs;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -23,6 +24,7 @@ use serde_json::json;
 use crate::faults::FaultInjector;
 use crate::metrics;
 use crate::replica::{Outcome, Replica};
+use crate::settings::Settings;
 use crate::standbys::Standbys;
 
 const READ: &str = "GET, HEAD";
@@ -37,6 +39,8 @@ pub struct Routes {
     faults: FaultInjector,
     /// `/chaos` is there.
     chaos: bool,
+    /// Calls in the original's form are taken beside those of a master of ours.
+    takes_original: bool,
     followers: Followers,
     standbys: Standbys,
     access: Access,
@@ -46,19 +50,19 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
-    /// so many clients may follow the log, and `access` says who may ask.
-    pub fn new(
-        replica: Replica,
-        faults: FaultInjector,
-        chaos: bool,
-        followers: usize,
-        access: Access,
-    ) -> Routes {
-        let (followers, standbys) = (Followers::new(followers), Standbys::default());
-        let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
-        let openapi = openapi::document(OPENAPI);
-        Routes { replica, faults, chaos, followers, standbys, access, calls, openapi }
+    /// Routes to this replica; so many clients may follow the log, and `access` says who may ask.
+    pub fn new(replica: Replica, own: &Settings, followers: usize, access: Access) -> Routes {
+        Routes {
+            replica,
+            faults: FaultInjector::new(own.delay_ms),
+            chaos: own.chaos == 1,
+            takes_original: own.accept_original == 1,
+            followers: Followers::new(followers),
+            standbys: Standbys::default(),
+            access,
+            calls: Counts::new(&["duplicate", "failed", "ok", "refused"]),
+            openapi: openapi::document(OPENAPI),
+        }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -156,6 +160,9 @@ impl Routes {
             Ok(heartbeat) if heartbeat.is_possible() => heartbeat,
             _ => return Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
         };
+        if let Err(why) = epochs::check(heartbeat.greatest_epoch(), "a heartbeat") {
+            return Response::error(400, &why);
+        }
         if heartbeat.reign.epoch == Epoch::default() {
             self.standbys.note(&heartbeat.url, Instant::now());
         }
@@ -174,12 +181,21 @@ impl Routes {
 
     fn promise(&self, body: &[u8]) -> Response {
         match read_object::<Promise>(body) {
-            Ok(promise) if promise.is_possible() => match self.replica.promise(promise) {
-                Ok(Ok(standing)) => Response::json(200, &standing),
-                Ok(Err(refusal)) => Response::json(409, &refusal),
-                Err(error) => disk_failed(&error),
-            },
+            Ok(promise) if promise.is_possible() => {
+                match epochs::check(promise.reign.epoch, "a promise that is asked for") {
+                    Ok(()) => self.make_promise(promise),
+                    Err(why) => Response::error(400, &why),
+                }
+            }
             _ => Response::error(400, "Expected JSON with epoch, master"),
+        }
+    }
+
+    fn make_promise(&self, promise: Promise) -> Response {
+        match self.replica.promise(promise) {
+            Ok(Ok(standing)) => Response::json(200, &standing),
+            Ok(Err(refusal)) => Response::json(409, &refusal),
+            Err(error) => disk_failed(&error),
         }
     }
 
@@ -187,6 +203,10 @@ impl Routes {
         let Ok(call) = read_object::<Replicate>(body) else {
             return Response::error(400, EXPECTED_MSG);
         };
+        if let Some(refusal) = self.refuse(&call) {
+            self.calls.add("refused");
+            return refusal;
+        }
         let faults = self.faults.faults();
         thread::sleep(Duration::from_millis(faults.delay_ms));
         if self.faults.strikes(faults.error_rate) {
@@ -211,6 +231,22 @@ impl Routes {
             Outcome::Full => Response::refused(507, "The log is full"),
             Outcome::DiskFailed(error) => disk_failed(&error),
             Outcome::Malformed => Response::error(400, EXPECTED_MSG),
+        }
+    }
+
+    /// The refusal of a call that cannot come from the master of this secondary.
+    fn refuse(&self, call: &Replicate) -> Option<Response> {
+        match call {
+            Replicate::Numbered(call) => {
+                let checked = epochs::check(call.greatest_epoch(), "a call");
+                checked.err().map(|why| Response::error(400, &why))
+            }
+            Replicate::Original(_) if !self.takes_original && self.replica.is_driven() => {
+                let error = "The master of this secondary numbers its entries: \
+                             ACCEPT_ORIGINAL=1 takes others all the same";
+                Some(Response::refused(409, error))
+            }
+            Replicate::Original(_) => None,
         }
     }
 
