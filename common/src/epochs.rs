@@ -16,7 +16,7 @@ use crate::reign::FIRST_EPOCHS;
 use crate::seldom::Seldom;
 
 /// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
-const PER_MILLISECOND: u64 = 1 << 11;
+pub const PER_MILLISECOND: u64 = 1 << 11;
 
 /// So far the clocks of two nodes may be apart.
 const TOLERANCE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -5,11 +5,22 @@ use common::http::Response;
 /// The page.
 const PAGE: &str = include_str!("page/index.html");
 
+/// What its browser may do with it, but for its script: no frame is around it, and it may ask other
+/// masters whether they are there.
+const POLICY: &[&str] = &[
+    "default-src 'none'",
+    "style-src 'unsafe-inline'",
+    "connect-src 'self' http:",
+    "img-src data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+];
+
 /// The page and what its browser may do with it.
 #[derive(Debug)]
 pub struct Page {
-    /// The `Content-Security-Policy`: no script but the one whose hash this is, and no frame around
-    /// it. It may ask other masters whether they are there.
+    /// The `Content-Security-Policy`: the rules above, and no script but the one with this hash.
     policy: String,
 }
 
@@ -18,12 +29,8 @@ impl Page {
     pub fn new() -> Page {
         let script = between(PAGE, "<script>", "</script>");
         let hash = base64(&sha256(script.as_bytes()));
-        let policy = format!(
-            "default-src 'none'; script-src 'sha256-{hash}'; style-src 'unsafe-inline'; \
-             connect-src 'self' http:; img-src data:; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'none'"
-        );
-        Page { policy }
+        let script = format!("script-src 'sha256-{hash}'");
+        Page { policy: [POLICY, &[&script]].concat().join("; ") }
     }
 
     /// The answer to `GET /`.

@@ -53,14 +53,17 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     let [master, secondary] = [&cluster.masters[0], &cluster.secondaries[0]];
     assert_eq!(master.post_message("m1").status, 201);
     // An hour ahead of the clock.
-    let ahead = epochs::draw(Epoch(0)).0 + (60 * 60 * 1000 << 11);
+    let ahead = epochs::draw(Epoch(0)).0 + 60 * 60 * 1000 * epochs::PER_MILLISECOND;
     let promise = |takeover: bool| {
         let (epoch, id) = (ahead, format!("{:032x}", 7));
         let body = json!({ "epoch": epoch, "master": id, "takeover": takeover });
         secondary.send("POST", "/promise", &body.to_string())
     };
     let question = r#"{"epoch":0,"last_seq":0,"committed_seq":0}"#;
-    let before = secondary.send("POST", "/heartbeat", question).json();
+    let before = wait_until("told what is committed", SOON, || {
+        let standing = secondary.send("POST", "/heartbeat", question).json();
+        if standing["committed_seq"] == 1 { Ok(standing) } else { Err(standing) }
+    });
     let refused = promise(false);
     assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("living_master")));
     assert_eq!(secondary.send("POST", "/heartbeat", question).json(), before);

@@ -35,8 +35,9 @@ fn ask(node: &Node, method: &str, path: &str, fields: &[&str], body: &str) -> An
     let mut head = format!("{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
     fields.iter().for_each(|field| head.extend([field, "\r\n"]));
     let mut connection = node.connect();
-    connection.write((head + "\r\n" + body).as_bytes()).unwrap();
-    connection.read(method == "HEAD").unwrap()
+    let written = connection.write((head + "\r\n" + body).as_bytes());
+    let answer = written.and_then(|()| connection.read(method == "HEAD"));
+    answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
 }
 
 /// Sends a request with this token.
@@ -45,7 +46,7 @@ fn ask_with(node: &Node, token: &str, (method, path, body): (&str, &str, &str)) 
 }
 
 fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
+    std::str::from_utf8(&output.stderr).expect("a node prints UTF-8")
 }
 
 // Web pages
@@ -379,7 +380,7 @@ fn an_epoch_beyond_the_clock_is_refused() {
     // and the log says so once in a while.
     let cluster = Cluster::start(&[&[], &[]], &[]);
     cluster.post("m1");
-    let two_days_ahead = epochs::latest().0 + (24 * 60 * 60 * 1000 << 11);
+    let two_days_ahead = epochs::latest().0 + 24 * 60 * 60 * 1000 * epochs::PER_MILLISECOND;
     for epoch in [two_days_ahead, 1 << 53, 1 << 60] {
         for answer in name_epoch(&cluster.secondaries[0], epoch) {
             assert_eq!(answer.status, 400, "{epoch}: {}", answer.text());
@@ -464,11 +465,11 @@ fn a_lying_answer_ends_no_reign() {
 
 /// Writes what a heartbeat of this epoch has left in the directory of a stopped node.
 fn poison(directory: &str, role: store::Role, epoch: u64) {
-    let opened = Store::open(directory.as_ref(), role, 9).unwrap();
+    let opened = Store::open(directory.as_ref(), role, 9).expect("nobody uses it");
     let promised = Reign { epoch: Epoch(epoch), master: MasterId(7) };
     let facts = Facts { promised, log_epoch: promised.epoch, ..opened.facts };
     let nothing = opened.log.batch(opened.log.last_seq().next(), 0);
-    opened.store.write(&nothing, &facts).unwrap();
+    opened.store.write(&nothing, &facts).expect("it can be written");
 }
 
 #[test]
