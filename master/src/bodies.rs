@@ -99,8 +99,9 @@ pub struct MasterHealth {
     pub secondaries: Vec<String>,
     /// The number of entries in the log.
     pub count: u64,
-    /// The reign of this master; 0 while it recovers.
-    pub epoch: Epoch,
+    /// The reign of this master; 0 while it recovers. It is not told without the cluster's token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// The place of the last entry.
     pub last_seq: Seq,
     /// The last entry that a majority of nodes has held.

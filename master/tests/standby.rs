@@ -6,6 +6,8 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
+use common::entries::Epoch;
+use common::epochs;
 use serde_json::json;
 use support::directory::Directory;
 use support::fake::{Fake, respond};
@@ -51,13 +53,18 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     let cluster = Masters::start(1, &[]);
     let [master, secondary] = [&cluster.masters[0], &cluster.secondaries[0]];
     assert_eq!(master.post_message("m1").status, 201);
+    // An hour ahead of the clock.
+    let ahead = epochs::draw(Epoch(0)).0 + 60 * 60 * 1000 * epochs::PER_MILLISECOND;
     let promise = |takeover: bool| {
-        let (epoch, id) = (1_u64 << 53, format!("{:032x}", 7));
+        let (epoch, id) = (ahead, format!("{:032x}", 7));
         let body = json!({ "epoch": epoch, "master": id, "takeover": takeover });
         secondary.send("POST", "/promise", &body.to_string())
     };
     let question = r#"{"epoch":0,"last_seq":0,"committed_seq":0}"#;
-    let before = secondary.send("POST", "/heartbeat", question).json();
+    let before = wait_until("told what is committed", SOON, || {
+        let standing = secondary.send("POST", "/heartbeat", question).json();
+        if standing["committed_seq"] == 1 { Ok(standing) } else { Err(standing) }
+    });
     let refused = promise(false);
     assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("living_master")));
     assert_eq!(secondary.send("POST", "/heartbeat", question).json(), before);
@@ -66,7 +73,7 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     assert_eq!((told.status, &told.json()["last_seq"]), (200, &json!(2)), "{}", told.text());
     // The former reign is over. Nobody else begins one, so the same master does.
     wait_until("another reign", SOON, || match master.health()["epoch"].as_u64() {
-        Some(now) if now > 1 << 53 => Ok(()),
+        Some(now) if now > ahead => Ok(()),
         now => Err(format!("{now:?}")),
     });
     assert_eq!(master.post_message("m3").status, 201);

@@ -167,6 +167,11 @@ impl Replica {
         state.copy.not_ready_reason(state.stored, Instant::now())
     }
 
+    /// Whether a master of ours was ever promised or followed.
+    pub fn is_driven(&self) -> bool {
+        self.lock().copy.facts.promised.epoch > Epoch::default()
+    }
+
     /// The number of entries.
     pub fn count(&self) -> u64 {
         self.lock().stored.0

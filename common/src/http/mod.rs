@@ -71,6 +71,7 @@ pub use server::{Drained, MAX_DISCARD_BYTES, Server};
 pub use stats::Stats;
 pub use turns::{MAX_HEAD_BYTES, MAX_PIPELINED};
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a server refuses and how long it waits.
@@ -126,6 +127,14 @@ impl Request {
 
 /// Answers requests. Called on a thread of its own for each request in progress.
 pub trait Handler: Send + Sync + 'static {
+    /// Decides by its head whether a request is answered at all, before its body is read.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn admit(&self, _head: &Request, _peer: SocketAddr) -> Result<(), Response> {
+        Ok(())
+    }
+
     /// Answers one request by [`Reply::send`]. It may go on working after that. A reply that is
     /// dropped unsent, by a panic too, becomes a 500.
     fn handle(&self, request: &Request, reply: Reply);

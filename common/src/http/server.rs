@@ -303,8 +303,12 @@ impl Core {
         let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
         let (_in_progress, number) = self.figures.begin();
         let mut read = head_of(&request);
-        if let Some(refusal) = self.is_full(number, &read.path) {
+        let is_full = self.is_full(number, &read.path);
+        if is_full.is_some() {
             self.figures.change(|stats| stats.refused_busy += 1);
+        }
+        let refusal = is_full.or_else(|| self.handler.admit(&read, peer).err());
+        if let Some(refusal) = refusal {
             // Without a body the connection can be kept.
             return match is_in_memory(&request) {
                 true => self.reply_to(request, &read, turn).answer(&refusal),
