@@ -2,10 +2,9 @@
 
 mod support;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs, io, process, thread};
+use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 use support::binary::Role;
