@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, io, thread};
 
-use crossbeam::channel::{Receiver, bounded, select};
-use log::{error, info, warn};
+use crossbeam::channel::{Receiver, bounded};
+use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -27,18 +27,13 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for the reader of its log lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
-const ALWAYS_ANSWERED: &[&str] =
-    &["/health", "/ready", "/metrics", "/heartbeat", "/promise", "/entries"];
-
 /// Reports settings that cannot be used, one a line, and gives the exit code for that.
 pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {
     problems.iter().for_each(|problem| eprintln!("{role}: {problem}"));
     ExitCode::from(2)
 }
 
-/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start or
-/// must be restarted. `prepare` makes the handler once the address is bound, from the rules for who
+/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start. `prepare` makes the handler once the address is bound, from the rules for who
 /// may ask it; `describe` is the role's part of the first log line.
 pub fn run<H: Handler>(
     role: &str,
@@ -47,8 +42,7 @@ pub fn run<H: Handler>(
     prepare: impl FnOnce(SocketAddr, Rules) -> io::Result<H>,
 ) -> ExitCode {
     let code = match serve(role, settings, describe, prepare) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{role}: cannot start on {}:{}: {error}", settings.host, settings.port);
             ExitCode::FAILURE
@@ -58,13 +52,13 @@ pub fn run<H: Handler>(
     code
 }
 
-/// Serves until a signal comes; `false` when the node had to stop by itself.
+/// Serves until a signal comes.
 fn serve<H: Handler>(
     role: &str,
     settings: &NodeSettings,
     describe: &str,
     prepare: impl FnOnce(SocketAddr, Rules) -> io::Result<H>,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     // Before anything else, so that a signal during the start stops in good order too.
     let stop = stop_signals()?;
     let listener = Listener::bind(&settings.host, settings.port)?;
@@ -92,26 +86,16 @@ fn serve<H: Handler>(
         max_in_flight,
         max_body_bytes: max_message_bytes,
         timeout: Duration::from_millis(read_timeout_ms),
-        always: ALWAYS_ANSWERED,
     };
     let server = Server::start(listener, limits, prepare(address, rules)?)?;
     info!("ready addr={address}");
-    let told = select! {
-        recv(stop) -> signal => {
-            let name = if signal == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
-            info!("stopping reason={name} in_flight={}", server.stats().in_flight);
-            true
-        }
-        recv(server.exhausted()) -> _ => {
-            error!("stopping reason=exhausted stuck={}", server.stats().stuck);
-            false
-        }
-    };
+    let name = if stop.recv() == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    info!("stopping reason={name} in_flight={}", server.stats().in_flight);
     match server.stop(Duration::from_millis(shutdown_timeout_ms)) {
         Drained { unfinished: 0 } => info!("stopped unfinished=0"),
         Drained { unfinished } => warn!("stopped unfinished={unfinished}"),
     }
-    Ok(told)
+    Ok(())
 }
 
 /// Who may ask this node for what. Fails when a file of tokens cannot be used.

@@ -9,7 +9,7 @@ use common::access::{Access, Who};
 use common::client::{Answer, check_base_url};
 use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
-use common::http::{Handler, Reply, Request, Response, Stats};
+use common::http::{Handler, Reply, Request, Response, Room, Stats};
 use common::json::read_object;
 use common::logging::excerpt;
 use common::openapi;
@@ -102,6 +102,9 @@ impl Routes {
         // RFC 7240.
         let preferences = request.header("Prefer").unwrap_or("").split([',', ';']);
         let minimal = preferences.map(str::trim).any(|one| one.eq_ignore_ascii_case(MINIMAL));
+        if is_crowded(request.room, concern, nodes, minimal) {
+            return reply.refuse_busy();
+        }
         replication.write(&draft, concern, |replication, outcome| {
             let msg = excerpt(&draft.message);
             let duration = start.elapsed();
@@ -185,6 +188,18 @@ fn read_only(replication: &Replication, why: &ReadOnly) -> Response {
     let body = json!({ "error": error, "detail": detail, "stored": false });
     let response = Response::json(status, &body);
     if status == 503 { response.with_header("Retry-After", "1") } else { response }
+}
+
+/// Whether there is no room for a request with this concern to a cluster of so many nodes. Its client
+/// may take long to read an answer that is not `minimal`.
+fn is_crowded(room: Room, concern: Concern, nodes: usize, minimal: bool) -> bool {
+    let waits = concern.acks_needed(nodes - 1) > 0;
+    let is_endless = waits && matches!(concern, Concern::Nodes { timeout: None, .. });
+    match room {
+        Room::Gone => waits || !minimal,
+        Room::Scarce => is_endless,
+        Room::Ample => false,
+    }
 }
 
 /// The answer 201: the original's, which carries the whole log, or the short one of a client
@@ -351,6 +366,15 @@ fn unacknowledged(
 impl Handler for Routes {
     fn admit(&self, head: &Request, peer: SocketAddr) -> Result<(), Response> {
         self.access.admit(head, who_may(head), peer)
+    }
+
+    fn is_brief(&self, head: &Request) -> bool {
+        match head.path.as_str() {
+            "/health" | "/ready" | "/metrics" => true,
+            // It is when nobody else is to hold the message.
+            "/messages" => head.method == "POST",
+            _ => false,
+        }
     }
 
     fn handle(&self, request: &Request, reply: Reply) {

@@ -284,6 +284,13 @@ impl Handler for Routes {
         self.access.admit(head, who_may(head), peer)
     }
 
+    /// A master's calls wait for a disk at most.
+    fn is_brief(&self, head: &Request) -> bool {
+        let path = head.path.as_str();
+        let is_call = matches!(path, "/replicate" | "/heartbeat" | "/promise" | "/entries");
+        is_call || matches!(path, "/health" | "/ready" | "/metrics")
+    }
+
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {

@@ -65,6 +65,11 @@ impl Response {
         Response::json(status, &serde_json::json!({ "error": message, "stored": false }))
     }
 
+    /// The refusal 503 when too much is going on: the request may be made again soon.
+    pub fn busy(why: &str) -> Response {
+        Response::refused(503, why).with_header("Retry-After", "1")
+    }
+
     /// The answer 503 of `GET /ready`.
     pub fn not_ready(reason: &str) -> Response {
         Response::json(503, &serde_json::json!({ "status": "not ready", "reason": reason }))
