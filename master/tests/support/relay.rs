@@ -2,17 +2,28 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::{SOON, wait_until};
+
 /// Passes bytes on to another address. While it is cut, everything that is sent over it vanishes;
-/// connections over which something has vanished lead nowhere for good.
+/// connections from before it is mended lead nowhere then.
 #[derive(Debug)]
 pub struct Relay {
     addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     /// The directions in which bytes vanish.
-    cut: Arc<AtomicU8>,
+    cut: AtomicU8,
+    /// How often it was mended.
+    mended: AtomicUsize,
+    /// Whose connections were taken.
+    taken: Mutex<Vec<SocketAddr>>,
 }
 
 const CALLS: u8 = 1;
@@ -23,15 +34,16 @@ impl Relay {
     pub fn to(target: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let addr = listener.local_addr().expect("it is bound");
-        let cut = Arc::new(AtomicU8::new(0));
-        let now = Arc::clone(&cut);
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
         thread::spawn(move || {
-            while let Ok((near, _)) = listener.accept() {
-                let cut = Arc::clone(&now);
-                thread::spawn(move || connect(near, target, &cut));
+            while let Ok((near, peer)) = listener.accept() {
+                let (shared, born) = (Arc::clone(&theirs), theirs.mended.load(SeqCst));
+                thread::spawn(move || connect(near, target, &shared, born));
+                theirs.taken.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
             }
         });
-        Relay { addr, cut }
+        Relay { addr, shared }
     }
 
     /// Its base URL.
@@ -41,26 +53,39 @@ impl Relay {
 
     /// From now on everything vanishes.
     pub fn cut(&self) {
-        self.cut.store(CALLS | ANSWERS, SeqCst);
+        self.shared.cut.store(CALLS | ANSWERS, SeqCst);
     }
 
     /// From now on calls arrive, and their answers vanish.
     pub fn cut_answers(&self) {
-        self.cut.store(ANSWERS, SeqCst);
+        self.shared.cut.store(ANSWERS, SeqCst);
     }
 
     /// From now on new connections work again.
     pub fn mend(&self) {
-        self.cut.store(0, SeqCst);
+        if self.shared.cut.load(SeqCst) == 0 {
+            return;
+        }
+        // All that were made before this one are taken when it is.
+        let last = TcpStream::connect(self.addr).expect("it listens");
+        let last = last.local_addr().expect("it is connected");
+        wait_until("taken", SOON, || {
+            let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            if taken.contains(&last) { Ok(()) } else { Err(taken.len()) }
+        });
+        self.shared.mended.fetch_add(1, SeqCst);
+        self.shared.cut.store(0, SeqCst);
     }
 }
 
-fn connect(near: TcpStream, target: SocketAddr, cut: &AtomicU8) {
+fn connect(near: TcpStream, target: SocketAddr, shared: &Shared, born: usize) {
     let Ok(far) = TcpStream::connect(target) else { return };
     let dead = AtomicBool::new(false);
+    let is_cut =
+        |direction| shared.cut.load(SeqCst) & direction > 0 || shared.mended.load(SeqCst) != born;
     thread::scope(|scope| {
-        scope.spawn(|| pass_on(&far, &near, || cut.load(SeqCst) & ANSWERS > 0, &dead));
-        pass_on(&near, &far, || cut.load(SeqCst) & CALLS > 0, &dead)
+        scope.spawn(|| pass_on(&far, &near, || is_cut(ANSWERS), &dead));
+        pass_on(&near, &far, || is_cut(CALLS), &dead)
     });
 }
 
