@@ -118,4 +118,5 @@ pub mod seldom;
 pub mod settings;
 pub mod store;
 pub mod tokens;
+pub mod vital;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use crossbeam::channel::{Receiver, bounded};
 use log::{info, warn};
@@ -20,6 +20,7 @@ use crate::logging;
 use crate::settings::NodeSettings;
 use crate::store::{Opened, Role, Store};
 use crate::tokens::{Source, Tokens};
+use crate::vital;
 
 /// How long `healthcheck` waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -139,7 +140,7 @@ pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Open
 fn stop_signals() -> io::Result<Receiver<i32>> {
     let (sender, receiver) = bounded(1);
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
+    vital::start("signals", move || {
         for signal in signals.forever() {
             // One is enough; the node is stopping already.
             let _ = sender.try_send(signal);

@@ -18,6 +18,7 @@ use common::epochs;
 use common::follow::GATHER;
 use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
+use common::vital;
 use common::wire::{Heartbeat, SecondaryHealth, Standing, Told};
 use log::{info, warn};
 
@@ -47,9 +48,7 @@ pub fn start_heartbeats(replication: &Arc<Replication>) -> io::Result<()> {
     let start = |(line, url): (LineId, &String)| {
         let client = replication.options.client(url, HEARTBEAT_TIMEOUT);
         let theirs = Arc::downgrade(replication);
-        let thread = thread::Builder::new().name("heartbeat".into());
-        let beating = thread.spawn(move || beat(&theirs, line, &client, interval))?;
-        Ok(beating.thread().clone())
+        vital::start("heartbeat", move || beat(&theirs, line, &client, interval))
     };
     let threads = replication.urls().iter().enumerate().map(start).collect::<io::Result<_>>()?;
     replication.rounds.set_threads(threads);
@@ -130,8 +129,7 @@ pub fn start(replication: &Arc<Replication>) -> io::Result<Vec<Thread>> {
     let has_disk = usize::from(replication.store.is_some());
     let start = |line| {
         let replication = Arc::downgrade(replication);
-        let thread = thread::Builder::new().name("courier".into());
-        Ok(thread.spawn(move || carry(&replication, line))?.thread().clone())
+        vital::start("courier", move || carry(&replication, line))
     };
     (0..replication.urls().len() + has_disk).map(start).collect()
 }

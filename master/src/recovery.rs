@@ -13,7 +13,7 @@
 //!
 //! Nothing of this gives up: whatever is missing is waited for, and told in `/health` and `/ready`.
 
-use std::thread::{self, Thread};
+use std::thread::{self, ScopedJoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::client::{Client, NO_SUCH_NAME, REFUSED};
@@ -260,8 +260,11 @@ impl Replication {
 fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
     let ask = &ask;
     thread::scope(|scope| {
-        let asked: Vec<_> = (0..lines).map(|line| scope.spawn(move || ask(line))).collect();
-        asked.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        let ask_one = |line| thread::Builder::new().spawn_scoped(scope, move || ask(line)).ok();
+        let asked: Vec<_> = (0..lines).map(ask_one).collect();
+        // Whoever could not be asked has said nothing.
+        let answer = |thread: ScopedJoinHandle<'_, Found>| thread.join().unwrap_or_default();
+        asked.into_iter().map(|thread| thread.map(answer).unwrap_or_default()).collect()
     })
 }
 

@@ -13,6 +13,7 @@ use common::entries::{Log, Seq};
 use common::locked::locked;
 use common::reign::{Facts, MasterId};
 use common::store::Opened;
+use common::vital;
 use log::{error, info, warn};
 
 use crate::state::{Options, Phase, Replication, State};
@@ -62,9 +63,7 @@ impl Succession {
         let replication = Arc::new(Replication::new(Arc::new(options), log, facts, store));
         let succession = Arc::new(Succession { current: Mutex::new(replication) });
         let reigning = Arc::clone(&succession);
-        thread::Builder::new()
-            .name("succession".into())
-            .spawn(move || reigning.reign_again_and_again(takeover))?;
+        vital::start("succession", move || reigning.reign_again_and_again(takeover))?;
         Ok(succession)
     }
 
@@ -103,7 +102,9 @@ impl Succession {
             for (line, url) in replication.urls().iter().enumerate() {
                 let (_, heartbeat) = replication.heartbeat(line);
                 let client = replication.options.client(url, FAREWELL_TIMEOUT);
-                scope.spawn(move || couriers::ask(&client, &heartbeat));
+                let farewell = move || couriers::ask(&client, &heartbeat);
+                // Without a thread the secondary notices when no heartbeat comes.
+                let _ = thread::Builder::new().spawn_scoped(scope, farewell);
             }
         });
         info!("abdicated epoch={}", replication.lock().lines.reign());

@@ -7,8 +7,9 @@
 
 mod transport;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,12 @@ impl Client {
 
     fn call(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, String> {
         let start = Instant::now();
-        let mut result = self.attempt(&method, path, body, None);
+        // A resolver panics when the system starts no thread for it.
+        let attempt = |left| {
+            let attempt = AssertUnwindSafe(|| self.attempt(&method, path, body, left));
+            catch_unwind(attempt).unwrap_or_else(|_| Err(io::Error::other("panicked").into()))
+        };
+        let mut result = attempt(None);
         for _ in 0..RETRIES {
             if !result.as_ref().is_err_and(is_closed_connection) {
                 break;
@@ -134,7 +140,7 @@ impl Client {
             let left = self.timeout.saturating_sub(start.elapsed());
             result = match left.is_zero() {
                 true => Err(Error::Timeout(Timeout::Global)),
-                false => self.attempt(&method, path, body, Some(left)),
+                false => attempt(Some(left)),
             };
         }
         result.map_err(|error| {

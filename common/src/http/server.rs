@@ -23,6 +23,7 @@ use super::stats::{Figures, Stats};
 use super::turns::{Arrival, Body, Phase};
 use super::{Handler, Limits, Request, Response, Room};
 use crate::locked::locked;
+use crate::vital;
 
 /// An unread body of more than this is not given back to tiny_http, which would allocate, zeroed,
 /// as many bytes as were announced, and abort the process when it cannot. Up to this size the
@@ -113,9 +114,8 @@ impl Server {
         });
         let descriptor = core.accept()?;
         let (nudging, guarding) = (Arc::clone(&core), Arc::clone(&core));
-        let thread = |name: &str| thread::Builder::new().name(name.into());
-        thread("http-nudge").spawn(move || nudging.keep_accepting(descriptor))?;
-        thread("http-guard").spawn(move || guarding.guard.watch())?;
+        vital::start("http-nudge", move || nudging.keep_accepting(descriptor))?;
+        vital::start("http-guard", move || guarding.guard.watch())?;
         Ok(Server(core))
     }
 
