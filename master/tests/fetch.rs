@@ -12,11 +12,9 @@ use serde_json::json;
 use support::binary::Role;
 use support::directory::Directory;
 use support::fake::{Fake, respond};
-use support::node::{Node, Settings};
+use support::masters::QUICK;
+use support::node::Node;
 use support::{SOON, wait_until};
-
-/// A master is missed after a second.
-const QUICK: Settings = &[("HEARTBEAT_MS", "100"), ("UNHEALTHY_AFTER", "10")];
 
 /// A message of which a piece carries one.
 fn long(number: u64) -> String {
