@@ -68,7 +68,7 @@ fn endless() -> Fake {
 }
 
 #[test]
-fn a_log_without_an_end_is_not_taken_over() {
+fn an_endless_log_is_not_taken_over() {
     // Goal: the master says why it waits, and asks for nothing beyond the limit.
     let secondary = endless();
     let limit = [QUICK, &[("MAX_LOG_BYTES", "10000000")]].concat();
