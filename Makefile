@@ -32,8 +32,12 @@ test: ## run all tests
 model: ## visit every state of the model of the takeover, farther than the tests do; takes minutes
 	cargo test -p master --test model -- --include-ignored --nocapture
 
-soak: ## kill nodes 200 times under load and look for lost entries; takes some minutes
-	SOAK_ROUNDS=$${SOAK_ROUNDS:-200} cargo test -p master --test durable nothing_acknowledged -- --nocapture
+soak: ## takeovers under all faults for MINUTES=10, SEED=17 for those rounds again; BUG=keys-forgotten to see it find a bug
+ifeq ($(BUG),)
+	MINUTES=$${MINUTES:-10} SEED=$(SEED) cargo test -p master --test soak -- --nocapture
+else
+	@master/tests/bugs/soak.sh $(BUG)
+endif
 
 fmt: ## format the code
 	cargo fmt --all
@@ -50,6 +54,6 @@ ifeq ($(ONLY),)
 	cargo bench -p common --bench log
 endif
 
-bench-peers: ## the same appends beside Redis, etcd and NATS, where they are installed
+bench-peers: ## the same appends beside Redis, etcd and NATS, and an outage beside etcd's, where they are installed
 	cargo build --release --workspace
-	cargo bench -p master --bench bench -- peers peers-disk
+	cargo bench -p master --bench bench -- peers peers-disk outage

@@ -33,7 +33,7 @@ check_well() {
     check master "$address"
     # From here on its log is no copy any more.
     check secondary1 "$secondary1"
-    start alone "$secondary_bin" --chaos 1 "${followers[@]}"
+    start alone "$secondary_bin" --chaos 1 --accept-original 1 "${followers[@]}"
     append replicate
     check alone "$address"
 }
@@ -49,7 +49,7 @@ check_at_limits() {
     local not=not_a_server_error,positive_data_acceptance,negative_data_rejection,unsupported_method
     local form=(--phases coverage --exclude-checks "$not")
     local nobody=http://127.0.0.1:1
-    start small-secondary "$secondary_bin" --max-log-bytes 60 --max-followers 0
+    start small-secondary "$secondary_bin" --accept-original 1 --max-log-bytes 60 --max-followers 0
     check small-secondary "$address" "${form[@]}"
     start plain-secondary "$secondary_bin"
     start small-master "$master_bin" --secondaries "$nobody,http://$address" --recovery-timeout-ms 0 \

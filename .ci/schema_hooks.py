@@ -14,6 +14,7 @@ LONG_MS = 5_000
 LONGEST_MS = 86_400_000
 LONGEST_WAIT_MS = 60_000
 MOST = 2**60
+NEAR = 2**51  # well before the epoch of today
 NODES = 3
 
 
@@ -63,6 +64,12 @@ def change_write(body):
     change(body, "w", (NODES + 1, float("inf")), NODES)
 
 
+def change_epochs(body):
+    # Those that are more than a day ahead of the clock are refused.
+    for name in ("epoch", "entry_epoch", "prev_epoch", "committed_epoch", "reign_start_epoch"):
+        change(body, name, (NEAR, MOST), NEAR)
+
+
 def change_call(body):
     # As with parameters: no master sends entries of a reign after its own.
     epoch = number(body.get("epoch", 0))
@@ -87,8 +94,10 @@ def before_call(context, case, kwargs):
             change_write(case.body)
     elif case.path == "/messages/stream" and case.method == "GET":
         change_stream(case)
-    elif case.path == "/replicate" and is_object:
-        change_call(case.body)
+    elif case.path in ("/replicate", "/heartbeat", "/promise") and is_object:
+        change_epochs(case.body)
+        if case.path == "/replicate":
+            change_call(case.body)
     elif case.path.endswith("/chaos") and is_object:
         change_faults(case.body)
 

@@ -22,6 +22,17 @@ if ! problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null); t
     exit 1
 fi
 
+# The nodes know each other by a secret of this clone. It is in the environment and in a file that git
+# ignores, and in no list of processes.
+token_file=docker/.cluster-token
+if [ "${1:-}" = up ] && [ -z "${CLUSTER_TOKEN:-}" ] && [ ! -s "$token_file" ]; then
+    (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$token_file")
+fi
+if [ -z "${CLUSTER_TOKEN:-}" ] && [ -s "$token_file" ]; then
+    CLUSTER_TOKEN=$(<"$token_file")
+    export CLUSTER_TOKEN
+fi
+
 services=(secondary1 secondary2 master)
 if [ "${STANDBY:-0}" = 1 ]; then
     export COMPOSE_PROFILES=${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}standby

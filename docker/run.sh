@@ -2,7 +2,8 @@
 # `make run`: the cluster of compose.yaml as plain processes in this terminal. Ctrl-C stops all of it.
 # DELAY_MS=0 make run takes the delay of the second secondary away, CHAOS=1 lets the page disturb the
 # secondaries, DATA_DIR=DIRECTORY keeps the logs in directories below that one, and STANDBY=1 starts
-# a second master on port 8010, which takes over when the first one ends.
+# a second master on port 8010, which takes over when the first one ends. CLUSTER_TOKEN and API_TOKEN
+# of the environment are theirs too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . docker/nodes.sh

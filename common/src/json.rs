@@ -3,7 +3,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
+use serde::de::{
+    DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
+use serde_json::Value;
 
 /// Reads a body that must be a JSON object. (serde takes an array too, for the fields in the order
 /// of their declaration.)
@@ -27,6 +30,51 @@ where
     D: Deserializer<'de>,
 {
     T::deserialize(deserializer).map(Some)
+}
+
+/// The longest word that is kept, in bytes.
+const MAX_WORD_BYTES: usize = 64;
+
+/// Reads a field that is to be a number or a word, and may be absent. Of anything else only the kind
+/// is kept: nested arrays in memory take twenty times the bytes that a client sends.
+///
+/// # Errors
+/// When the body is no JSON.
+pub fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    struct Scalar;
+    impl<'de> Visitor<'de> for Scalar {
+        type Value = Value;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number or a word")
+        }
+        fn visit_unit<E>(self) -> Result<Value, E> {
+            Ok(Value::Null)
+        }
+        fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+            Ok(truth.into())
+        }
+        fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+            Ok(number.into())
+        }
+        fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+            Ok(number.into())
+        }
+        fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+            Ok(number.into())
+        }
+        fn visit_str<E>(self, word: &str) -> Result<Value, E> {
+            Ok(if word.len() > MAX_WORD_BYTES { "a long text" } else { word }.into())
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
+            while array.next_element::<IgnoredAny>()?.is_some() {}
+            Ok("an array".into())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+            while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok("an object".into())
+        }
+    }
+    deserializer.deserialize_any(Scalar).map(Some)
 }
 
 /// The least floating-point number that is too large.
@@ -73,6 +121,26 @@ pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_nested_field_only_the_kind_is_kept() {
+        #[derive(Deserialize)]
+        struct One {
+            #[serde(default, deserialize_with = "scalar")]
+            w: Option<Value>,
+        }
+        let read = |body: &str| serde_json::from_str::<One>(body).map(|one| one.w);
+        assert_eq!(read("{}").unwrap(), None);
+        for same in ["null", "true", "2", "-2", "2.5", r#""majority""#] {
+            let value = read(&format!(r#"{{"w":{same}}}"#)).unwrap().unwrap();
+            assert_eq!(value.to_string(), same);
+        }
+        assert_eq!(read(r#"{"w":[[],[2],{}]}"#).unwrap(), Some("an array".into()));
+        assert_eq!(read(r#"{"w":{"a":[1]}}"#).unwrap(), Some("an object".into()));
+        let long = read(&format!(r#"{{"w":"{}"}}"#, "x".repeat(65)));
+        assert_eq!(long.unwrap(), Some("a long text".into()));
+        assert!(read(r#"{"w":[}"#).is_err());
+    }
 
     #[test]
     fn an_array_is_not_taken_for_an_object() {

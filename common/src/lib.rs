@@ -95,11 +95,14 @@
 //! Pure, without socket, clock or thread: [`chunk`], [`entries`], [`reign`], [`wire`], [`json`],
 //! and `concern`, `health`, `lines`, `takeover` and `waiters` of the master. Edges: [`http`] is the
 //! only user of tiny_http, [`client`] of ureq, [`store`] of redb. Reads: [`reading`], [`follow`].
-//! Around them: [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
+//! Who may ask: [`access`], [`tokens`]. What the clock has to do with epochs: [`epochs`]. Around them:
+//! [`settings`], [`logging`], [`metrics`], [`openapi`], [`node`].
 
+pub mod access;
 pub mod chunk;
 pub mod client;
 pub mod entries;
+pub mod epochs;
 pub mod follow;
 pub mod http;
 pub mod json;
@@ -111,6 +114,8 @@ pub mod openapi;
 pub mod random;
 pub mod reading;
 pub mod reign;
+pub mod seldom;
 pub mod settings;
 pub mod store;
+pub mod tokens;
 pub mod wire;

@@ -1,22 +1,25 @@
 //! The life of a node's process: settings, logging, a bound port, one ready line, requests, and a
 //! stop in good order.
 
-use std::io;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, thread};
 
-use crossbeam::channel::{Receiver, bounded, select};
-use log::{error, info, warn};
+use crossbeam::channel::{Receiver, bounded};
+use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::access::Rules;
 use crate::client::Client;
+use crate::epochs;
 use crate::http::{Drained, Handler, Limits, Listener, Server};
 use crate::logging;
 use crate::settings::NodeSettings;
 use crate::store::{Opened, Role, Store};
+use crate::tokens::{Source, Tokens};
 
 /// How long `healthcheck` waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,28 +27,22 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for the reader of its log lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Paths that tell how the node is; they are answered beyond `MAX_IN_FLIGHT` too.
-const ALWAYS_ANSWERED: &[&str] =
-    &["/health", "/ready", "/metrics", "/heartbeat", "/promise", "/entries"];
-
 /// Reports settings that cannot be used, one a line, and gives the exit code for that.
 pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {
     problems.iter().for_each(|problem| eprintln!("{role}: {problem}"));
     ExitCode::from(2)
 }
 
-/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start or
-/// must be restarted. `prepare` makes the handler once the address is bound; `describe` is the role's
-/// part of the first log line.
+/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start. `prepare` makes the handler once the address is bound, from the rules for who
+/// may ask it; `describe` is the role's part of the first log line.
 pub fn run<H: Handler>(
     role: &str,
     settings: &NodeSettings,
     describe: &str,
-    prepare: impl FnOnce(SocketAddr) -> io::Result<H>,
+    prepare: impl FnOnce(SocketAddr, Rules) -> io::Result<H>,
 ) -> ExitCode {
     let code = match serve(role, settings, describe, prepare) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{role}: cannot start on {}:{}: {error}", settings.host, settings.port);
             ExitCode::FAILURE
@@ -55,17 +52,18 @@ pub fn run<H: Handler>(
     code
 }
 
-/// Serves until a signal comes; `false` when the node had to stop by itself.
+/// Serves until a signal comes.
 fn serve<H: Handler>(
     role: &str,
     settings: &NodeSettings,
     describe: &str,
-    prepare: impl FnOnce(SocketAddr) -> io::Result<H>,
-) -> io::Result<bool> {
+    prepare: impl FnOnce(SocketAddr, Rules) -> io::Result<H>,
+) -> io::Result<()> {
     // Before anything else, so that a signal during the start stops in good order too.
     let stop = stop_signals()?;
     let listener = Listener::bind(&settings.host, settings.port)?;
     let address = listener.local_addr()?;
+    let rules = rules(settings, address)?;
     let default_name =
         if role == "master" { role.to_string() } else { format!("{role}-{}", address.port()) };
     let name = settings.node_name.clone().unwrap_or(default_name);
@@ -78,30 +76,47 @@ fn serve<H: Handler>(
          read_timeout_ms={read_timeout_ms} shutdown_timeout_ms={shutdown_timeout_ms}",
         env!("CARGO_PKG_VERSION"),
     );
+    if rules.cluster.is_empty() && !address.ip().is_loopback() {
+        warn!(
+            "anybody who reaches {address} can write to the log and end the cluster: set \
+             CLUSTER_TOKEN on every node, and API_TOKEN for clients"
+        );
+    }
     let limits = Limits {
         max_in_flight,
         max_body_bytes: max_message_bytes,
         timeout: Duration::from_millis(read_timeout_ms),
-        always: ALWAYS_ANSWERED,
     };
-    let server = Server::start(listener, limits, prepare(address)?)?;
+    let server = Server::start(listener, limits, prepare(address, rules)?)?;
     info!("ready addr={address}");
-    let told = select! {
-        recv(stop) -> signal => {
-            let name = if signal == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
-            info!("stopping reason={name} in_flight={}", server.stats().in_flight);
-            true
-        }
-        recv(server.exhausted()) -> _ => {
-            error!("stopping reason=exhausted stuck={}", server.stats().stuck);
-            false
-        }
-    };
+    let name = if stop.recv() == Ok(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    info!("stopping reason={name} in_flight={}", server.stats().in_flight);
     match server.stop(Duration::from_millis(shutdown_timeout_ms)) {
         Drained { unfinished: 0 } => info!("stopped unfinished=0"),
         Drained { unfinished } => warn!("stopped unfinished={unfinished}"),
     }
-    Ok(told)
+    Ok(())
+}
+
+/// Who may ask this node for what. Fails when a file of tokens cannot be used.
+fn rules(settings: &NodeSettings, address: SocketAddr) -> io::Result<Rules> {
+    let cluster = tokens(&settings.cluster_token_file)?;
+    let clients = tokens(&settings.api_token_file)?;
+    let (hosts, read_open) = (settings.allowed_hosts.clone(), settings.read_open == 1);
+    let mut rules = Rules { hosts, cluster, clients, read_open };
+    rules.allow_host_of(&advertised_url(settings, address.port()));
+    Ok(rules)
+}
+
+fn tokens(source: &Source) -> io::Result<Tokens> {
+    let file = match source {
+        Source::Nowhere => return Ok(Tokens::default()),
+        Source::Given(tokens) => return Ok(tokens.clone()),
+        Source::File(file) => file,
+    };
+    let why = |why: &dyn Display| io::Error::other(format!("the tokens in {file:?}: {why}"));
+    let text = fs::read_to_string(file).map_err(|error| why(&error))?;
+    Tokens::parse(&text).ok_or_else(|| why(&format!("they must be {}", Tokens::RULE)))
 }
 
 /// Opens the log on disk, if it is kept there. Fails when the directory or the file cannot be used.
@@ -110,6 +125,13 @@ pub fn open_store(settings: &NodeSettings, role: Role) -> io::Result<Option<Open
     let opened =
         Store::open(directory, role, settings.idempotency_keys).map_err(io::Error::other)?;
     let (last_seq, epoch) = (opened.log.last_seq(), opened.facts.promised.epoch);
+    let greatest = epoch.max(opened.log.last_epoch()).max(opened.facts.log_epoch);
+    epochs::check(greatest, "the log on disk").map_err(|why| {
+        io::Error::other(format!(
+            "{}: {why}: set the clock, or see `master reset-epochs --help`",
+            directory.display()
+        ))
+    })?;
     info!("read the log from disk dir={directory:?} last_seq={last_seq} epoch={epoch}");
     Ok(Some(opened))
 }
@@ -141,7 +163,7 @@ fn own_url(settings: &NodeSettings) -> String {
 pub fn advertised_url(settings: &NodeSettings, port: u16) -> String {
     match settings.host.as_str() {
         "0.0.0.0" | "::" | "" => {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let name = name.trim();
             base_url(if name.is_empty() { "localhost" } else { name }, port)
         }

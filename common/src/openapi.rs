@@ -12,8 +12,9 @@ const SHARED: &str = include_str!("openapi.json");
 /// `own` is no JSON, or contradicts what every node answers.
 pub fn document(own: &str) -> String {
     let parse = |part| serde_json::from_str(part).expect("each part of the description is JSON");
-    let mut whole = parse(own);
+    let mut whole: Value = parse(own);
     join(&mut whole, parse(SHARED));
+    add_refusals(&mut whole);
     add_heads(&mut whole);
     format!("{whole:#}\n")
 }
@@ -30,6 +31,28 @@ fn join(own: &mut Value, shared: Value) {
         (Value::String(own), Value::String(shared)) => own.push_str(&shared),
         (own @ Value::Null, shared) => *own = shared,
         (own, shared) => panic!("{own} and {shared} cannot be joined"),
+    }
+}
+
+/// Paths that need no token.
+const OPEN: [&str; 5] = ["/", "/health", "/ready", "/metrics", "/openapi.json"];
+
+/// Describes the refusals of [`access`](crate::access): of a name on every path, of pages of another
+/// origin where something is changed, and of who shows no token.
+fn add_refusals(whole: &mut Value) {
+    let Some(paths) = whole["paths"].as_object_mut() else { return };
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            let refusals = [
+                ("401", "NoToken", !OPEN.contains(&path.as_str())),
+                ("403", "OtherOrigin", method != "get"),
+                ("421", "OtherHost", true),
+            ];
+            for (status, name, _) in refusals.into_iter().filter(|(.., is_possible)| *is_possible) {
+                let place = format!("#/components/responses/{name}");
+                operation["responses"][status] = json!({ "$ref": place });
+            }
+        }
     }
 }
 
@@ -82,6 +105,21 @@ mod tests {
         assert_eq!(whole["tags"].as_array().unwrap().last().unwrap()["name"], "chaos");
         let messages = whole["paths"]["/messages"].as_object().unwrap();
         assert_eq!(messages.keys().collect::<Vec<_>>(), ["get", "head", "post"]);
+    }
+
+    #[test]
+    fn refusals_are_described_where_they_come() {
+        let page = json!({ "operationId": "page", "summary": "The page", "responses": {} });
+        let whole = described(json!({ "paths": { "/own": { "put": {} }, "/": { "get": page } } }));
+        let statuses = |path: &str, method: &str| {
+            let refused = ["401", "403", "421"].into_iter();
+            let responses = &whole["paths"][path][method]["responses"];
+            refused.filter(|status| responses.get(status).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses("/own", "put"), ["401", "403", "421"]);
+        assert_eq!(statuses("/messages", "get"), ["401", "421"]);
+        assert_eq!(statuses("/", "get"), ["421"]);
+        assert_eq!(statuses("/ready", "head"), ["421"]);
     }
 
     #[test]

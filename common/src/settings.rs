@@ -11,6 +11,7 @@ use std::str::FromStr;
 use log::LevelFilter;
 
 use crate::client;
+use crate::tokens::{Source, Tokens};
 
 /// The end of `--help`.
 pub const EXAMPLE: &str = "\
@@ -19,7 +20,11 @@ Example, each line in a terminal of its own:
   secondary --port 8002 --delay-ms 1500
   master --secondaries http://127.0.0.1:8001,http://127.0.0.1:8002
   curl http://127.0.0.1:8000/messages -d '{\"msg\":\"hello\"}'
-The master's page, http://127.0.0.1:8000/, shows what happens.";
+The master's page, http://127.0.0.1:8000/, shows what happens.
+
+Secrets are in the environment or in files only: CLUSTER_TOKEN, which nodes show each other, and
+API_TOKEN, which clients need, or CLUSTER_TOKEN_FILE and API_TOKEN_FILE. Two with a comma between
+them are both accepted, and the first is sent.";
 
 /// The longest timeout: a day, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
@@ -87,6 +92,16 @@ setting_table! {
     max_log_bytes: u64, "BYTES" => limit(1 << 30);
     /// Clients that may follow the log at the same time; more get 503 [default: 100]
     max_followers: usize, "COUNT" => number(100, 0..=10_000);
+    /// File with the token that nodes show each other; or CLUSTER_TOKEN, in the environment only
+    /// [default: none]
+    cluster_token_file: Source, "FILE" => secret();
+    /// File with the token that clients need; or API_TOKEN, in the environment only [default: none]
+    api_token_file: Source, "FILE" => secret();
+    /// 1 lets clients read without a token [default: 0]
+    read_open: u8, "0|1" => number(0, 0..=1);
+    /// Names of this node in URLs, separated by commas, beside addresses, names without a dot, the
+    /// names of its machine and its Service, and that in ADVERTISE_URL [default: none]
+    allowed_hosts: Vec<String>, "NAMES" => host_names();
     /// How long a stopping node waits for requests in progress, in milliseconds [default: 5000]
     shutdown_timeout_ms: u64, "MS" => number(5000, 0..=MAX_TIMEOUT_MS);
 }
@@ -158,6 +173,40 @@ impl<'a> Given<'a> {
             level if level.eq_ignore_ascii_case("warning") => Some(LevelFilter::Warn),
             level => level.parse().ok(),
         })
+    }
+
+    /// Where the tokens are: in the variable that is named like this setting but for `_FILE`, or in
+    /// the file that this setting names. They are not shown when they are wrong.
+    fn secret(self) -> Source {
+        let name = self.name.to_uppercase();
+        let variable = name.trim_end_matches("_FILE");
+        let given = std::env::var(variable).unwrap_or_default();
+        match (self.text, given.trim()) {
+            (None, "") => Source::Nowhere,
+            (Some(file), "") => Source::File(file.into()),
+            (None, given) => Tokens::parse(given).map_or_else(
+                || {
+                    self.problems.push(format!("{variable} must be {}", Tokens::RULE));
+                    Source::Nowhere
+                },
+                Source::Given,
+            ),
+            (Some(_), _) => {
+                self.problems.push(format!("only one of {variable} and {name} can be set"));
+                Source::Nowhere
+            }
+        }
+    }
+
+    fn host_names(self) -> Vec<String> {
+        let names = self.text.unwrap_or_default().split(',').map(str::trim);
+        let names: Vec<String> = names.filter(|name| !name.is_empty()).map(Into::into).collect();
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        for name in names.iter().filter(|name| !name.bytes().all(legal)) {
+            let name_of_setting = self.name.to_uppercase();
+            self.problems.push(format!("{name_of_setting}: {name:?} is not the name of a host"));
+        }
+        names
     }
 
     /// Base URLs from a list with commas. Blanks, slashes at the end and empty items are dropped.

@@ -30,7 +30,7 @@ pub const BATCH_BYTES: usize = 1 << 20;
 pub const CALL_OVERHEAD_BYTES: usize = 4096;
 
 /// The greatest place and epoch. No log and no clock gets this far; a master that names a greater
-/// number is mistaken.
+/// number is mistaken. How far the clock gets now says [`epochs`](crate::epochs).
 const MOST: u64 = 1 << 60;
 
 /// The body of `POST /replicate` to a secondary, and of the answer to `GET /entries`.
@@ -70,6 +70,11 @@ impl Numbered {
     /// The place of the last entry, or the one before `first` if there is none.
     pub fn last(&self) -> Seq {
         Seq(self.first.0 + self.drafts.len() as u64).previous()
+    }
+
+    /// The greatest epoch that it names.
+    pub fn greatest_epoch(&self) -> Epoch {
+        self.reign.epoch.max(self.epoch).max(self.prev_epoch)
     }
 }
 
@@ -172,6 +177,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// The greatest epoch that it names.
+    pub fn greatest_epoch(&self) -> Epoch {
+        self.reign.epoch.max(self.committed_epoch).max(self.reign_start_epoch)
+    }
+
     /// Whether a master could say this.
     pub fn is_possible(&self) -> bool {
         let start = self.reign_start.unwrap_or_default();
@@ -226,6 +236,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// The greatest epoch that it names.
+    pub fn greatest_epoch(&self) -> Epoch {
+        self.epoch.max(self.last_epoch).max(self.log_epoch.unwrap_or_default())
+    }
+
     /// The rank of the log.
     pub fn rank(&self) -> Rank {
         let log_epoch = self.log_epoch.unwrap_or(self.last_epoch);

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::http::Limits;
-use support::{Node, WIDE, Wire, port_of_ones_own};
+use support::{DEADLINE, Node, WIDE, Wire, port_of_ones_own};
 
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Goal: requests beyond the limit are answered 503 at once, and it is over when the others are.
-/// What must always be answered is.
+/// What waits for nobody is answered.
 #[test]
 fn requests_beyond_the_limit_must_come_back() {
     let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
@@ -25,7 +25,7 @@ fn requests_beyond_the_limit_must_come_back() {
         assert_eq!(answer.field("Retry-After"), Some("1"));
     }
     node.get("/hello").assert_error(503);
-    assert_eq!(node.get("/always?query").status, 200);
+    assert_eq!(node.get("/brief?query").status, 200);
     node.release();
     for client in &mut blocked {
         assert_eq!(client.answer().body, "\"released\"");
@@ -75,6 +75,35 @@ fn clients_that_expect_100_are_refused_at_once() {
     }
     node.get("/hello").assert_error(503);
     waiting.iter_mut().for_each(|client| client.answer().assert_error(503));
+}
+
+/// Goal: clients that trickle their bodies keep nobody out: those that take longest give way to a
+/// body that comes at once.
+#[test]
+fn slow_bodies_give_way_to_quick_ones() {
+    let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
+    let body = "x".repeat(5000);
+    let head = "POST /echo HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let mut slow: Vec<Wire> = (0..2).map(|_| node.connect()).collect();
+    slow.iter_mut().for_each(|client| client.send(format!("{head}x")));
+    node.wait_for_stats("both are being received", |stats| stats.in_flight == 2);
+    let start = Instant::now();
+    let mut refused = 0;
+    loop {
+        let mut quick = node.connect();
+        quick.send(format!("{head}{body}"));
+        let answer = quick.answer();
+        if answer.status == 200 {
+            assert_eq!(answer.body, body);
+            break;
+        }
+        answer.assert_error(503);
+        refused += 1;
+        assert!(start.elapsed() < DEADLINE, "{refused} were refused");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(refused > 0, "the slow ones had no time at all");
+    node.wait_for_stats("one has given way", |stats| stats.in_flight == 1);
 }
 
 /// Goal: a body may be as long as the limit and not a byte longer, however it is framed.

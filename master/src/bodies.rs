@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::entries::{Epoch, Message, Seq};
-use common::json::present;
+use common::json::scalar;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,10 +18,10 @@ pub struct PostMessage {
     /// The message.
     pub msg: Message,
     /// The write concern; absent in the original. `Concern::parse` checks it.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "scalar")]
     pub w: Option<Value>,
     /// How long to wait for the write concern, in milliseconds; 0 for as long as it takes.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "scalar")]
     pub wtimeout: Option<Value>,
 }
 
@@ -99,8 +99,9 @@ pub struct MasterHealth {
     pub secondaries: Vec<String>,
     /// The number of entries in the log.
     pub count: u64,
-    /// The reign of this master; 0 while it recovers.
-    pub epoch: Epoch,
+    /// The reign of this master; 0 while it recovers. It is not told without the cluster's token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// The place of the last entry.
     pub last_seq: Seq,
     /// The last entry that a majority of nodes has held.

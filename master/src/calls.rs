@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Instant;
 
+use common::client::Client;
+use common::epochs;
 use common::random::random;
 use log::{debug, info, warn};
 
@@ -32,7 +34,7 @@ impl Replication {
         // A line whose call is never settled would be stopped for good.
         let posted = catch_unwind(AssertUnwindSafe(|| client.post("/replicate", &call.body)));
         let verdict = match posted {
-            Ok(Ok(answer)) => Verdict::of(answer.status, &answer.body),
+            Ok(Ok(answer)) => believe(client, Verdict::of(answer.status, &answer.body)),
             Ok(Err(error)) => Verdict::Failed(error.to_string()),
             Err(_) => Verdict::Failed("panicked".into()),
         };
@@ -74,4 +76,15 @@ impl Replication {
             _ => {}
         }
     }
+}
+
+/// Whoever names an epoch that is out of reach of the clock has acknowledged nothing.
+fn believe(client: &Client, verdict: Verdict) -> Verdict {
+    let checked = match &verdict {
+        Verdict::Acked(position) | Verdict::Gap(position) | Verdict::Stale(position) => {
+            epochs::check(position.greatest_epoch(), client.base())
+        }
+        _ => Ok(()),
+    };
+    checked.map_or_else(Verdict::Failed, |()| verdict)
 }

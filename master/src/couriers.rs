@@ -14,6 +14,7 @@ use std::{io, thread};
 
 use common::client::Client;
 use common::entries::{Batch, Seq};
+use common::epochs;
 use common::follow::GATHER;
 use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
@@ -44,7 +45,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub fn start_heartbeats(replication: &Arc<Replication>) -> io::Result<()> {
     let interval = replication.options.heartbeat;
     let start = |(line, url): (LineId, &String)| {
-        let (client, theirs) = (Client::new(url, HEARTBEAT_TIMEOUT), Arc::downgrade(replication));
+        let client = replication.options.client(url, HEARTBEAT_TIMEOUT);
+        let theirs = Arc::downgrade(replication);
         let thread = thread::Builder::new().name("heartbeat".into());
         let beating = thread.spawn(move || beat(&theirs, line, &client, interval))?;
         Ok(beating.thread().clone())
@@ -100,7 +102,7 @@ pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, S
     let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
     let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
     match (answer.status, serde_json::from_slice(&answer.body)) {
-        (200, Ok(standing)) => Ok(Some(standing)),
+        (200, Ok(standing)) => believe(client, standing),
         (404 | 405, _) => ask_original(client),
         (status, _) => Err(format!("answered {status} to a heartbeat")),
     }
@@ -109,9 +111,16 @@ pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, S
 fn ask_original(client: &Client) -> Result<Option<Standing>, String> {
     let answer = client.get("/health").map_err(|error| error.to_string())?;
     match serde_json::from_slice::<SecondaryHealth>(&answer.body) {
-        Ok(health) if answer.status == 200 => Ok(health.standing),
+        Ok(SecondaryHealth { standing: Some(standing), .. }) if answer.status == 200 => {
+            believe(client, standing)
+        }
+        Ok(_) if answer.status == 200 => Ok(None),
         _ => Err(format!("answered {} to GET /health", answer.status)),
     }
+}
+
+fn believe(client: &Client, standing: Standing) -> Result<Option<Standing>, String> {
+    epochs::check(standing.position.greatest_epoch(), client.base()).map(|()| Some(standing))
 }
 
 /// Starts the couriers, one for each line and one for the disk if there is one. Returns their
@@ -222,12 +231,14 @@ impl Replication {
                 if ![lines.reign().master, MasterId::NONE].contains(&standing.master) {
                     lines.fence(position.epoch);
                 }
+                let observed = lines.observe(line, number, position, log, now);
+                // Both may have ended the reign: a master may give no identity.
                 if lines.fenced_by().is_some() {
                     let reigns = standing.hears.as_ref().filter(|heard| !heard.is_candidate);
                     *successor = reigns.cloned().or(successor.take());
                     self.begun.notify_all();
                 }
-                lines.observe(line, number, position, log, now)
+                observed
             }
             Ok(None) => Ok(()),
             Err(error) => Err(error),

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use common::client::Client;
 use common::entries::{Epoch, Seq};
+use common::epochs;
 use common::store::StoreError;
 use common::wire::{Numbered, Replicate, Standing};
 use log::{info, warn};
@@ -74,6 +75,8 @@ impl Better<'_> {
                 return Err(self.unfetched(&error));
             }
         };
+        epochs::check(piece.greatest_epoch(), self.client.base())
+            .map_err(|error| self.unfetched(&error))?;
         if piece.epoch > self.epoch {
             return Err(self.unfetched(&format!("it follows epoch {} now", piece.epoch)));
         }

@@ -17,7 +17,7 @@
 //! | [`fetch`] | how a better log becomes the own one |
 //! | [`succession`] | one process, one reign after another; standing by in between |
 //! | [`concern`], [`health`] | how many nodes must hold an entry; what missed heartbeats mean |
-//! | [`metrics`], [`scrape`], [`timeline`], [`events`] | figures, their text, and the live page |
+//! | [`metrics`], [`scrape`], [`timeline`], [`events`], [`page`] | figures, their text, and the live page |
 //! | [`directory`] | the commands for the directory of a stopped node |
 //! | [`settings`] | how the master was started |
 //!
@@ -36,6 +36,7 @@ pub mod health;
 pub mod lines;
 pub mod metrics;
 pub mod outcome;
+pub mod page;
 pub mod recovery;
 pub mod routes;
 pub mod scrape;

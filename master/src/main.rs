@@ -1,13 +1,14 @@
 //! The master's process.
 
 use std::cell::OnceCell;
-use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use common::access::{Access, Rules};
+use common::client::Bearer;
 use common::node;
 use common::settings::NodeSettings;
 use common::store::Role;
@@ -30,31 +31,36 @@ fn main() -> ExitCode {
         Some(Command::Verify) => directory::verify(&node),
         Some(Command::Dump) => directory::dump(&node),
         Some(Command::Promote) => directory::promote(&node),
+        Some(Command::ResetEpochs) => directory::reset_epochs(&node),
     }
 }
 
 fn serve(node: &NodeSettings, settings: &Settings, takeover: bool) -> ExitCode {
     let begun = OnceCell::new();
-    let code = node::run("master", node, &settings.describe(), |address| {
-        let succession = begin(node, settings, address, takeover)?;
+    let code = node::run("master", node, &settings.describe(), |address, mut rules| {
+        let options = options(node, settings, address, &rules);
+        rules.allow_host_of(&options.url);
+        let disk = node::open_store(node, Role::Master)?;
+        let succession = Succession::start(options, disk, takeover)?;
         let succession = begun.get_or_init(|| succession);
         let wtimeout = Duration::from_millis(settings.wtimeout_ms);
-        Ok(Routes::new(Arc::clone(succession), wtimeout, node.max_followers))
+        let access = Access::new(rules);
+        Ok(Routes::new(Arc::clone(succession), wtimeout, node.max_followers, access))
     });
     begun.get().into_iter().for_each(|succession| succession.abdicate());
     code
 }
 
-fn begin(
+fn options(
     node: &NodeSettings,
     settings: &Settings,
     address: SocketAddr,
-    takeover: bool,
-) -> io::Result<Arc<Succession>> {
+    rules: &Rules,
+) -> Options {
     let ms = Duration::from_millis;
     let &Settings { suspected_after, unhealthy_after, quorum, recovery, .. } = settings;
     let own_url = || node::advertised_url(node, address.port());
-    let options = Options {
+    Options {
         secondaries: settings.secondaries.clone(),
         ack_timeout: ms(settings.ack_timeout_ms),
         quorum,
@@ -65,7 +71,6 @@ fn begin(
         recovery_timeout: ms(settings.recovery_timeout_ms),
         recovery,
         url: settings.advertise_url.clone().unwrap_or_else(own_url),
-    };
-    let disk = node::open_store(node, Role::Master)?;
-    Succession::start(options, disk, takeover)
+        token: Bearer::first_of(&rules.cluster),
+    }
 }

@@ -17,17 +17,17 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::client::{Client, NO_SUCH_NAME, REFUSED};
-use common::entries::Epoch;
+use common::epochs;
 use common::random::random;
-use common::reign::{FIRST_EPOCHS, Facts, Reign};
+use common::reign::{Facts, Reign};
 use common::store::StoreError;
-use common::wire::{Heard, Heartbeat, Promise};
+use common::wire::{Heard, Heartbeat, Promise, Standing};
 use log::{debug, info, warn};
 
 use crate::couriers::{ask, wake_couriers};
 use crate::fetch::{Better, Delay};
 use crate::lines::{Found, LineId, When};
-use crate::state::{Courier, Phase, Replication, State};
+use crate::state::{Courier, Options, Phase, Replication, State};
 use crate::takeover::{Candidate, Next, Recovery, best, greatest_epoch};
 
 /// How long a secondary may take to say where it stands, and to promise, which it writes down.
@@ -43,9 +43,6 @@ const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A master that stands by begins to fetch no piece after this time since its last look.
 const FOLLOW_TIME: Duration = Duration::from_millis(200);
-
-/// An epoch ends with one of so many numbers. A JavaScript number still holds all of it.
-const DRAWN_FROM: u64 = 1 << 11;
 
 /// Begins a reign as soon as this master may; returns without one when its disk has failed.
 /// `couriers` are the threads of the lines.
@@ -99,7 +96,7 @@ impl Replication {
     /// the secondaries that promised it, or how this master waits.
     fn attempt(&self, tried: &mut Try) -> Result<(Reign, Vec<Found>), Delay> {
         let urls = self.urls();
-        let looked = on_each(urls.len(), |line| look(&urls[line], &self.options.url));
+        let looked = on_each(urls.len(), |line| look(&urls[line], &self.options));
         let candidate = self.candidate(tried);
         tried.is_new = candidate.is_first(&looked);
         tried.has_heard |= !tried.is_new;
@@ -137,12 +134,14 @@ impl Replication {
         let heard = greatest_epoch(looked).max(candidate.facts.promised.epoch);
         let reign = match is_first {
             true => tried.first,
-            false => Reign { epoch: new_epoch(heard), master: candidate.id },
+            false => Reign { epoch: epochs::draw(heard), master: candidate.id },
         };
         let (url, takeover) = (candidate.url.to_string(), tried.takeover);
         let promise = Promise { reign, url, takeover };
         let promised = on_each(looked.len(), |line| match &looked[line] {
-            Found::Ours(_) => ask_promise(&self.urls()[line], &promise),
+            Found::Ours(_) => {
+                ask_promise(&self.options.client(&self.urls()[line], PROMISE_TIMEOUT), &promise)
+            }
             other => other.clone(),
         });
         // Whoever refuses a first reign has heard of another one.
@@ -171,7 +170,7 @@ impl Replication {
         }
         let own = candidate.rank(promised);
         let Some((index, standing)) = best(&known, own) else { return Ok(()) };
-        let client = Client::new(&self.urls()[index], FETCH_TIMEOUT);
+        let client = self.options.client(&self.urls()[index], FETCH_TIMEOUT);
         let (until, epoch) = (standing.position.last_seq, reign.epoch);
         self.take_over(&Better { client, standing, until, epoch }, None)
     }
@@ -211,7 +210,7 @@ impl Replication {
         if standing.committed_seq <= self.lock().log.last_seq() {
             return Ok(());
         }
-        let (client, until) = (Client::new(url, FOLLOW_TIMEOUT), standing.committed_seq);
+        let (client, until) = (self.options.client(url, FOLLOW_TIMEOUT), standing.committed_seq);
         let better = Better { client, standing, until, epoch: standing.position.epoch };
         match self.take_over(&better, Some(Instant::now() + FOLLOW_TIME)) {
             Err(Delay::Unfetched(why)) => {
@@ -267,9 +266,9 @@ fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
 }
 
 /// Asks a secondary where it stands. The master that asks says its own URL.
-fn look(url: &str, own_url: &str) -> Found {
-    let question = Heartbeat { url: own_url.into(), ..Heartbeat::default() };
-    match ask(&Client::new(url, LOOK_TIMEOUT), &question) {
+fn look(url: &str, options: &Options) -> Found {
+    let question = Heartbeat { url: options.url.clone(), ..Heartbeat::default() };
+    match ask(&options.client(url, LOOK_TIMEOUT), &question) {
         Ok(Some(standing)) => Found::Ours(standing),
         Ok(None) => Found::Original,
         Err(error) if [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) => Found::Refused,
@@ -277,52 +276,27 @@ fn look(url: &str, own_url: &str) -> Found {
     }
 }
 
-fn ask_promise(url: &str, promise: &Promise) -> Found {
+fn ask_promise(client: &Client, promise: &Promise) -> Found {
+    let url = client.base();
     let body = serde_json::to_vec(promise).expect("a promise has only string keys");
-    let answer = match Client::new(url, PROMISE_TIMEOUT).post("/promise", &body) {
+    let answer = match client.post("/promise", &body) {
         Ok(answer) => answer,
         Err(error) => {
             warn!("no promise secondary={url} error={error:?}");
             return Found::Nothing;
         }
     };
-    match serde_json::from_slice(&answer.body) {
-        Ok(standing) if answer.status == 200 => Found::Ours(standing),
+    match serde_json::from_slice::<Standing>(&answer.body) {
+        Ok(standing)
+            if answer.status == 200
+                && epochs::check(standing.position.greatest_epoch(), url).is_ok() =>
+        {
+            Found::Ours(standing)
+        }
         _ => {
             let body = String::from_utf8_lossy(&answer.body);
             warn!("no promise secondary={url} status={} answer={body:?}", answer.status);
             Found::Nothing
         }
-    }
-}
-
-/// Greater than every epoch heard of, and than those of earlier starts that nobody remembers: the
-/// time in milliseconds, or more, and then a number that no other master draws at the same moment.
-/// In one epoch two masters would take each other's entries for their own.
-fn new_epoch(highest: Epoch) -> Epoch {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let milliseconds = since_1970.as_ref().map_or(0, Duration::as_millis);
-    let now = u64::try_from(milliseconds).unwrap_or_default().saturating_mul(DRAWN_FROM);
-    let least = now.max(highest.0.saturating_add(1)).max(FIRST_EPOCHS.end);
-    Epoch(least.saturating_add(random() % DRAWN_FROM))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn masters_that_start_together_draw_different_epochs() {
-        let highest = new_epoch(Epoch::default());
-        // Beyond the clock, which two masters that have heard the same cannot tell apart.
-        let ahead = Epoch(highest.0 << 1);
-        for heard in [Epoch::default(), ahead] {
-            let epochs: HashSet<u64> = (0..100).map(|_| new_epoch(heard).0).collect();
-            assert!(epochs.len() > 80, "{} of 100 differ", epochs.len());
-            assert!(epochs.iter().all(|epoch| *epoch > heard.0 && *epoch < 1 << 54));
-        }
-        assert!(new_epoch(highest) > highest);
     }
 }

@@ -1,13 +1,15 @@
 //! What the master answers to which request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use common::client::{Answer, Client, check_base_url};
+use common::access::{Access, Who};
+use common::client::{Answer, check_base_url};
 use common::entries::{Draft, Seq};
 use common::follow::{self, Followers};
-use common::http::{Handler, Reply, Request, Response, Stats};
+use common::http::{Handler, Reply, Request, Response, Room, Stats};
 use common::json::read_object;
 use common::logging::excerpt;
 use common::openapi;
@@ -21,8 +23,9 @@ use crate::bodies::{AckState, Created, MasterHealth, PostMessage, ReplicationFai
 use crate::concern::Concern;
 use crate::events;
 use crate::outcome::{Missing, NotAppended, Outcome, ReadOnly, Stored};
+use crate::page::Page;
 use crate::scrape;
-use crate::state::Replication;
+use crate::state::{Options, Replication};
 use crate::succession::Succession;
 
 /// The preference for an answer that does not grow with the log.
@@ -30,9 +33,6 @@ const MINIMAL: &str = "return=minimal";
 
 /// How long a secondary may take to say or change its faults.
 const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The live page.
-const PAGE: &str = include_str!("page/index.html");
 
 /// The part of the API that only the master has.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -45,15 +45,22 @@ pub struct Routes {
     succession: Arc<Succession>,
     wtimeout: Duration,
     followers: Followers,
+    access: Access,
+    page: Page,
     openapi: String,
 }
 
 impl Routes {
-    /// Routes to the replication that reigns; `wtimeout` is for requests with a `w` that do not say, and so
-    /// many clients may follow the log.
-    pub fn new(succession: Arc<Succession>, wtimeout: Duration, followers: usize) -> Routes {
+    /// Routes to the replication that reigns; `wtimeout` is for requests with a `w` that do not say,
+    /// so many clients may follow the log, and `access` says who may ask.
+    pub fn new(
+        succession: Arc<Succession>,
+        wtimeout: Duration,
+        followers: usize,
+        access: Access,
+    ) -> Routes {
         let (followers, openapi) = (Followers::new(followers), openapi::document(OPENAPI));
-        Routes { succession, wtimeout, followers, openapi }
+        Routes { succession, wtimeout, followers, access, page: Page::new(), openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -61,10 +68,14 @@ impl Routes {
         let path = request.path.as_str();
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         match (path, method) {
-            ("/", "GET") => Response::text(200, "text/html; charset=utf-8", PAGE),
-            ("/health", "GET") => health(replication),
-            ("/ready", "GET") => ready(replication),
-            ("/metrics", "GET") => scrape::answer(replication, &self.followers, http),
+            ("/", "GET") => self.page.answer(),
+            ("/health", "GET") => health(replication, self.access.trusts(request)),
+            // The page of another master asks it whether this one is there.
+            ("/ready", "GET") => ready(replication).for_any_origin(),
+            ("/metrics", "GET") => {
+                let is_trusted = self.access.trusts(request);
+                scrape::answer(replication, &self.followers, http, &self.access, is_trusted)
+            }
             ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
             }
@@ -73,7 +84,7 @@ impl Routes {
             }
             ("/messages", _) => Response::method_not_allowed("GET, HEAD, POST"),
             _ if path.starts_with("/secondaries/") => {
-                chaos(replication.urls(), path, method, request)
+                chaos(&replication.options, path, method, request)
             }
             _ if path.starts_with("/messages/") => Response::method_not_allowed(READ),
             _ => Response::not_found(),
@@ -91,6 +102,9 @@ impl Routes {
         // RFC 7240.
         let preferences = request.header("Prefer").unwrap_or("").split([',', ';']);
         let minimal = preferences.map(str::trim).any(|one| one.eq_ignore_ascii_case(MINIMAL));
+        if is_crowded(request.room, concern, nodes, minimal) {
+            return reply.refuse_busy();
+        }
         replication.write(&draft, concern, |replication, outcome| {
             let msg = excerpt(&draft.message);
             let duration = start.elapsed();
@@ -176,6 +190,18 @@ fn read_only(replication: &Replication, why: &ReadOnly) -> Response {
     if status == 503 { response.with_header("Retry-After", "1") } else { response }
 }
 
+/// Whether there is no room for a request with this concern to a cluster of so many nodes. Its client
+/// may take long to read an answer that is not `minimal`.
+fn is_crowded(room: Room, concern: Concern, nodes: usize, minimal: bool) -> bool {
+    let waits = concern.acks_needed(nodes - 1) > 0;
+    let is_endless = waits && matches!(concern, Concern::Nodes { timeout: None, .. });
+    match room {
+        Room::Gone => waits || !minimal,
+        Room::Scarce => is_endless,
+        Room::Ample => false,
+    }
+}
+
 /// The answer 201: the original's, which carries the whole log, or the short one of a client
 /// that prefers it.
 fn created_answer(replication: &Replication, created: &Created, minimal: bool) -> Response {
@@ -216,13 +242,13 @@ fn parse(
 
 /// Passes on what concerns a secondary's faults: a page cannot reach it by the name that the
 /// master knows.
-fn chaos(urls: &[String], path: &str, method: &str, request: &Request) -> Response {
-    let mut paths = urls.iter().enumerate();
+fn chaos(options: &Options, path: &str, method: &str, request: &Request) -> Response {
+    let mut paths = options.secondaries.iter().enumerate();
     let Some((_, url)) = paths.find(|(index, _)| path == format!("/secondaries/{index}/chaos"))
     else {
         return Response::not_found();
     };
-    let client = Client::new(url, CHAOS_TIMEOUT);
+    let client = options.client(url, CHAOS_TIMEOUT);
     let answer = match method {
         "GET" => client.get("/chaos"),
         "PUT" => client.put("/chaos", &request.body),
@@ -237,7 +263,22 @@ fn chaos(urls: &[String], path: &str, method: &str, request: &Request) -> Respon
     }
 }
 
-fn health(replication: &Replication) -> Response {
+/// Who may ask for what.
+fn who_may(head: &Request) -> Who {
+    let reads = matches!(head.method.as_str(), "GET" | "HEAD");
+    match head.path.as_str() {
+        "/" | "/health" | "/ready" | "/metrics" | "/openapi.json" => Who::Anybody,
+        "/messages" if !reads => Who::Writer,
+        "/messages" | "/events" => Who::Reader,
+        path if path.starts_with("/messages/") => Who::Reader,
+        path if path.starts_with("/secondaries/") && reads => Who::Reader,
+        path if path.starts_with("/secondaries/") => Who::Tester,
+        _ => Who::Node,
+    }
+}
+
+/// Whoever could forge a master's call by its epoch is not told it.
+fn health(replication: &Replication, is_trusted: bool) -> Response {
     let state = replication.lock();
     let statuses = state.statuses(Instant::now()).into_iter();
     let reason = state.read_only().map(|why| why.to_string());
@@ -245,7 +286,7 @@ fn health(replication: &Replication) -> Response {
         status: "ok".into(),
         secondaries: replication.urls().to_vec(),
         count: state.lines.stored_seq().0,
-        epoch: state.lines.reign().epoch,
+        epoch: is_trusted.then_some(state.lines.reign().epoch),
         last_seq: state.log.last_seq(),
         committed_seq: state.lines.committed_seq(),
         master: state.master().map(Into::into),
@@ -323,6 +364,19 @@ fn unacknowledged(
 }
 
 impl Handler for Routes {
+    fn admit(&self, head: &Request, peer: SocketAddr) -> Result<(), Response> {
+        self.access.admit(head, who_may(head), peer)
+    }
+
+    fn is_brief(&self, head: &Request) -> bool {
+        match head.path.as_str() {
+            "/health" | "/ready" | "/metrics" => true,
+            // It is when nobody else is to hold the message.
+            "/messages" => head.method == "POST",
+            _ => false,
+        }
+    }
+
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             ("/messages", "POST") => self.post(request, reply),

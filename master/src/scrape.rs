@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use common::access::Access;
 use common::follow::Followers;
 use common::http::{Response, Stats};
 use common::metrics::Exposition;
@@ -13,23 +14,34 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::state::Replication;
 
-/// The answer to `GET /metrics`.
-pub fn answer(replication: &Replication, followers: &Followers, http: Stats) -> Response {
+/// The answer to `GET /metrics`. Only who is trusted with it is told the epoch.
+pub fn answer(
+    replication: &Replication,
+    followers: &Followers,
+    http: Stats,
+    access: &Access,
+    is_trusted: bool,
+) -> Response {
     let state = replication.lock();
     let lines = &state.lines;
     let bytes = (state.log.bytes(), replication.max_log_bytes());
     let (last_seq, is_read_only) = (lines.stored_seq(), state.read_only().is_some());
-    let dropped = state.dropped;
+    let (dropped, since) = (state.dropped, state.reigns_since);
     let (epoch, committed_seq) = (lines.reign().epoch.0 as f64, lines.committed_seq().0 as f64);
     let statuses = state.statuses(Instant::now());
     drop(state);
-    let refused = replication.metrics.refused.iter();
+    let refused = replication.metrics.refused.iter().chain(access.refused());
     let mut out =
         Exposition::of_node("master", last_seq, bytes, is_read_only, followers, &http, refused);
     write_counters(&mut out, &replication.metrics, replication.urls());
     out.counter("entries_dropped", "Entries that a better log did not have, since the start")
         .sample(&[], dropped);
-    out.gauge("epoch", "The reign of this master; 0 while it recovers").sample(&[], epoch);
+    if is_trusted {
+        out.gauge("epoch", "The reign of this master; 0 while it recovers").sample(&[], epoch);
+    }
+    let since = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    out.gauge("reign_begin_seconds", "When this master began to reign, since 1970; 0 if not yet")
+        .sample(&[], since.unwrap_or_default().as_secs_f64());
     out.gauge("committed_seq", "The last entry that a majority has held")
         .sample(&[], committed_seq);
     write_statuses(&mut out, &statuses);

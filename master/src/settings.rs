@@ -36,6 +36,12 @@ pub enum Command {
     /// Make the log in --data-dir a new master's: a copy of a stopped secondary's, or a backup of a
     /// master's
     Promote,
+    /// Make a log that names epochs more than a day ahead of the clock the log of a new cluster
+    ///
+    /// First stop all nodes and set their clocks. If those epochs are wrong still, choose one
+    /// directory: of those with the greatest last_epoch, as `verify` prints it, the one with the
+    /// most entries. Run this on it, start its node, and every other node with an empty directory.
+    ResetEpochs,
 }
 
 setting_table! {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::client::Client;
+use common::client::{Bearer, Client};
 use common::entries::{Draft, Log, Seq};
 use common::follow::{Bells, Source, unreadable};
 use common::http::Response;
@@ -58,6 +58,15 @@ pub struct Options {
     pub recovery: Recovery,
     /// The base URL of this master.
     pub url: String,
+    /// What this master shows the secondaries.
+    pub token: Bearer,
+}
+
+impl Options {
+    /// Calls the secondary at this URL, each time for no longer than this.
+    pub fn client(&self, url: &str, timeout: Duration) -> Client {
+        Client::new(url, timeout).with_token(&self.token)
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +84,7 @@ impl Options {
             recovery_timeout: Duration::ZERO,
             recovery: Recovery::Auto,
             url: "http://m".into(),
+            token: Bearer::default(),
         }
     }
 }
@@ -181,7 +191,7 @@ impl Replication {
             disk_failure: None,
             options: Arc::clone(&options),
         };
-        let client = |url: &String| Client::new(url, options.ack_timeout);
+        let client = |url: &String| options.client(url, options.ack_timeout);
         let clients = options.secondaries.iter().map(client).collect();
         let metrics = Arc::new(Metrics::new(options.secondaries.len()));
         let (state, begun, rounds) = (Mutex::new(state), Condvar::new(), Rounds::default());

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::client::Client;
 use common::entries::{Log, Seq};
 use common::locked::locked;
 use common::reign::{Facts, MasterId};
@@ -103,7 +102,8 @@ impl Succession {
         thread::scope(|scope| {
             for (line, url) in replication.urls().iter().enumerate() {
                 let (_, heartbeat) = replication.heartbeat(line);
-                scope.spawn(move || couriers::ask(&Client::new(url, FAREWELL_TIMEOUT), &heartbeat));
+                let client = replication.options.client(url, FAREWELL_TIMEOUT);
+                scope.spawn(move || couriers::ask(&client, &heartbeat));
             }
         });
         info!("abdicated epoch={}", replication.lock().lines.reign());

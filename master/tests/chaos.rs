@@ -8,13 +8,13 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use serde_json::{Value, json};
 use support::cluster::Cluster;
 use support::fake::{Fake, respond};
-use support::history::{Dice, Writer, check};
+use support::history::{Append, Dice, History, Read, Told};
 use support::node::Node;
 use support::writers::under;
 use support::{SOON, wait_until};
@@ -83,13 +83,13 @@ fn play(seed: u64) {
     let chaos: &[(&str, &str)] = &[("CHAOS", "1")];
     let mut cluster = Cluster::start(&[chaos, chaos], MASTER);
     let mut dice = Dice::new(seed);
-    let writers = under(cluster.master.addr(), || {
+    let history = under(cluster.master.addr(), || {
         (0..10).for_each(|_| one_fault(&mut cluster, &mut dice));
     });
     cluster.wait_until_equal(SOON);
-    let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-    assert!(acknowledged.count() > 100, "too little was written to mean anything");
-    check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
+    assert!(history.acknowledged() > 100, "too little was written to mean anything");
+    let verdict = history.check(&cluster.logs());
+    verdict.unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
 }
 
 #[test]
@@ -102,27 +102,82 @@ fn faults_lose_repeat_and_reorder_nothing() {
     }
 }
 
-fn written(posted: &[(&str, Option<u64>)]) -> Vec<Writer> {
-    let posted = posted.iter().map(|(message, at)| (message.to_string(), *at)).collect();
-    vec![Writer { posted }]
+/// A writer that has posted these messages at these times, in seconds, and was told so.
+fn written(start: Instant, posted: &[(&str, u64, Told)]) -> History {
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let append = |(message, begun, told): &(&str, u64, Told)| Append {
+        message: message.to_string(),
+        begun: at(*begun),
+        ended: at(begun + 2),
+        told: *told,
+    };
+    History { writers: vec![posted.iter().map(append).collect()], ..History::default() }
+}
+
+fn logs(log: &[&str]) -> Vec<Vec<String>> {
+    vec![log.iter().map(|m| m.to_string()).collect(); 3]
 }
 
 #[test]
 fn the_checker_sees_what_is_wrong() {
     // Goal: each promise broken by hand, and the sound history beside it.
-    let logs = |log: &[&str]| vec![log.iter().map(|m| m.to_string()).collect::<Vec<_>>(); 3];
-    let sound = written(&[("a", Some(1)), ("b", None), ("c", Some(2))]);
-    assert_eq!(check(&sound, &logs(&["a", "c"])), Ok(()));
-    let wrong = |log: &[&str]| check(&sound, &logs(log)).unwrap_err();
-    assert_eq!(wrong(&["c", "a"]), "a is at Some(2), its 201 said Some(1)");
-    assert_eq!(wrong(&["a"]), "c is at None, its 201 said Some(2)");
+    let posted = [("a", 0, Told::Stored(1)), ("b", 3, Told::Unknown), ("c", 4, Told::Stored(2))];
+    let sound = written(Instant::now(), &posted);
+    assert_eq!(sound.check(&logs(&["a", "c"])), Ok(()));
+    let wrong = |log: &[&str]| sound.check(&logs(log)).unwrap_err();
+    assert_eq!(wrong(&["c", "a"]), "a is at Some(2), its answer said 1");
+    assert_eq!(wrong(&["a"]), "c is at None, its answer said 2");
     assert_eq!(wrong(&["a", "c", "a"]), "a is at 1 and at 3");
     assert_eq!(wrong(&["a", "c", "x"]), "x was never posted");
     assert_eq!(wrong(&["a", "c", "b"]), "c is at 2, before its predecessor at 3");
     let mut differing = logs(&["a", "c"]);
     differing[2].swap(0, 1);
-    let differing = check(&sound, &differing).unwrap_err();
+    let differing = sound.check(&differing).unwrap_err();
     assert!(differing.starts_with("node 2 differs from place 1"), "{differing}");
+    let mut refused = sound.clone();
+    refused.writers[0][1].told = Told::Refused;
+    assert_eq!(
+        refused.check(&logs(&["a", "c", "b"])).unwrap_err(),
+        "b is at Some(3), but was refused"
+    );
+}
+
+#[test]
+fn the_checker_looks_at_reads_and_time() {
+    // Goal: messages that overtake an acknowledged one, and reads of each wrong kind.
+    let start = Instant::now();
+    let both = |second| {
+        let (mut history, other) = (
+            written(start, &[("a", 1, Told::Stored(2))]),
+            written(start, &[("b", second, Told::Unknown)]),
+        );
+        history.writers.extend(other.writers);
+        history
+    };
+    let log = logs(&["b", "a"]);
+    assert_eq!(both(2).check(&log), Ok(()), "they overlap");
+    let late = both(4).check(&log).unwrap_err();
+    assert_eq!(late, "b is at Some(1), but 2 was known before it");
+    let read = |from, messages: &[&str], last_seq, begun, is_confirmed| Read {
+        begun: start + Duration::from_secs(begun),
+        ended: start + Duration::from_secs(begun + 1),
+        connection: 1,
+        is_confirmed,
+        from,
+        messages: messages.iter().map(|m| m.to_string()).collect(),
+        last_seq,
+    };
+    let with = |reads: &[Read]| History { reads: reads.to_vec(), ..both(2) }.check(&log);
+    let part = read(1, &["b"], 1, 4, false);
+    assert_eq!(with(&[part.clone(), read(2, &["a"], 2, 5, true)]), Ok(()), "one may be behind");
+    let taken_back = with(&[read(2, &["x"], 2, 4, false)]).unwrap_err();
+    assert!(taken_back.starts_with("x was read as committed at 2"), "{taken_back}");
+    let missing = with(&[read(4, &[], 3, 4, false)]).unwrap_err();
+    assert_eq!(missing, "3 was committed, the log ends at 2");
+    let shrinking = with(&[read(1, &["b", "a"], 2, 4, false), part.clone()]).unwrap_err();
+    assert_eq!(shrinking, "entries up to 1 were read, up to 2 before that");
+    let stale = with(&[Read { is_confirmed: true, ..part }]).unwrap_err();
+    assert_eq!(stale, "a confirmed read ends at 1, 2 was known before");
 }
 
 /// How a secondary is broken.
@@ -184,14 +239,14 @@ fn the_checker_sees_broken_secondaries() {
     for how in [Broken::Order, Broken::Duplicates, Broken::AckBeforeStore] {
         let (fake, log) = broken(how);
         let master = Node::master(&[&fake.url()], MASTER);
-        let writers = under(master.addr(), || {
+        let history = under(master.addr(), || {
             wait_until("some entries", SOON, || {
                 let count = master.health()["count"].as_u64().unwrap_or_default();
                 if count > 60 { Ok(()) } else { Err(count) }
             });
         });
         let logs = [master.log(), log.lock().expect("nobody panics with it").clone()];
-        let verdict = check(&writers, &logs);
+        let verdict = history.check(&logs);
         assert!(verdict.is_err(), "{how:?} went unnoticed");
         println!("{how:?}: {}", verdict.unwrap_err());
     }

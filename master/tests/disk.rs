@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::client::Bearer;
 use common::entries::{Draft, Log, Message, Seq};
 use common::store::{Opened, Store};
 use master::concern::Concern;
@@ -80,6 +81,7 @@ impl Durable for Arc<Replication> {
             recovery_timeout: Duration::ZERO,
             recovery: Recovery::Auto,
             url: String::new(),
+            token: Bearer::default(),
         };
         let Opened { log, facts, store } = opened;
         let (options, store) = (Arc::new(options), Some(Arc::new(store)));

@@ -2,17 +2,17 @@
 
 mod support;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs, io, process, thread};
+use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 use support::binary::Role;
 use support::cluster::{Cluster, assert_each_once};
 use support::directory::{Directory, copy_directory};
-use support::history::{Dice, check};
+use support::history::Dice;
 use support::node::{Node, Port};
+use support::small_disk::SmallDisk;
 use support::writers::under;
 use support::{SOON, unique, wait_until};
 
@@ -384,7 +384,7 @@ fn a_directory_of_an_earlier_release_is_taken_over() {
 #[test]
 fn a_read_only_directory_can_be_checked() {
     // Goal: it ends the start, with a log in it, that a crash has left, and without one.
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(4) else { return };
     let (own, empty) = (format!("{}/own", disk.path()), format!("{}/empty", disk.path()));
     fs::create_dir(&empty).unwrap();
     let mut node = Node::secondary(&[("DATA_DIR", &own)]);
@@ -464,28 +464,29 @@ fn nothing_acknowledged_is_lost_whichever_nodes_are_killed() {
     let settings = [("ACK_TIMEOUT_MS", "2000"), ("HEARTBEAT_MS", "50")];
     let mut cluster = cluster(&directory, &settings);
     let mut dice = Dice::new(seed);
-    let writers = under(cluster.master.addr(), || {
+    let history = under(cluster.master.addr(), || {
         for round in 1..=rounds {
             one_kill(&mut cluster, &mut dice);
             println!("round {round} of {rounds}");
         }
     });
     cluster.wait_until_equal(SOON);
-    let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-    assert!(acknowledged.count() as u64 > rounds, "too little was written");
-    check(&writers, &cluster.logs()).unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
+    assert!(history.acknowledged() as u64 > rounds, "too little was written");
+    let verdict = history.check(&cluster.logs());
+    verdict.unwrap_or_else(|wrong| panic!("CHAOS_SEED={seed}: {wrong}"));
 }
 
 #[test]
-fn a_restart_reads_100_000_entries_back_at_once() {
-    // Goal: in under a second from the start of the process, in a release build; this one, without
-    // optimisation, must do it in ten. The processor's time counts: others may keep it busy.
+fn a_restart_reads_20_000_entries_at_once() {
+    // Goal: 100 000 in under a second from the start of the process, in a release build; this one,
+    // without optimisation, must read a fifth in two. The processor's time counts: others may keep it
+    // busy.
     let directory = Directory::new();
     let own = directory.of("own");
     let settings = [("DATA_DIR", own.as_str())];
     let mut node = Node::secondary(&settings);
     let entries = vec!["x".repeat(100); 10_000];
-    for batch in 0..10 {
+    for batch in 0..2 {
         let body = json!({ "epoch": 1, "prev_epoch": u8::from(batch > 0), "entry_epoch": 1,
             "seq": batch * 10_000 + 1, "entries": entries });
         let answer = node.send("POST", "/replicate", &body.to_string());
@@ -493,58 +494,15 @@ fn a_restart_reads_100_000_entries_back_at_once() {
     }
     node.kill();
     node.restart();
-    assert_eq!(node.health()["count"], 100_000);
+    assert_eq!(node.health()["count"], 20_000);
     if let Some(took) = node.cpu_time() {
-        assert!(took < Duration::from_secs(10), "{took:?}");
-    }
-}
-
-/// A file system of its own that is full after two megabytes. It is gone in the end, also when the
-/// test fails; what runs on it must have been declared after it, to be ended before.
-struct SmallDisk(Directory);
-
-impl SmallDisk {
-    /// `None` where none may be made, which is said past the harness: it would swallow it.
-    fn mount() -> Option<SmallDisk> {
-        let disk = SmallDisk(Directory::new());
-        fs::create_dir_all(disk.path()).expect("the directory can be made");
-        if SmallDisk::run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &disk.path()]) {
-            return Some(disk);
-        }
-        let test = thread::current().name().unwrap_or_default().to_string();
-        let _ = writeln!(io::stderr(), "\nNOT TESTED: {test}: no file system can be mounted here");
-        None
-    }
-
-    fn path(&self) -> String {
-        self.0.of("disk")
-    }
-
-    /// From now on it can only be read.
-    fn forbid_writes(&self) {
-        let done = SmallDisk::run("mount", &["-o", "remount,ro", &self.path()]);
-        assert!(done, "{} can still be written", self.path());
-    }
-
-    fn run(command: &str, args: &[&str]) -> bool {
-        let run = process::Command::new(command).args(args).stderr(process::Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // One that was not mounted cannot be unmounted either. A busy one goes when it can.
-        let path = self.path();
-        if !SmallDisk::run("umount", &[&path]) {
-            SmallDisk::run("umount", &["--lazy", &path]);
-        }
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }
 
 /// A node on such a disk.
 fn on_small_disk(role: Role, secondaries: &str) -> Option<(SmallDisk, Node)> {
-    let disk = SmallDisk::mount()?;
+    let disk = SmallDisk::mount(4)?;
     let path = disk.path();
     let settings = [("DATA_DIR", path.as_str()), ("SECONDARIES", secondaries)];
     let node = Node::start(role, &settings);

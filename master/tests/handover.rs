@@ -83,10 +83,10 @@ fn a_standby_takes_over_from_a_killed_master() {
     let _alone = alone();
     let mut cluster = Masters::start(2, &[]);
     let (clients, mut outages) = (cluster.clients(), Vec::new());
-    let writers = clients.under(|| {
+    let history = clients.under(|| {
         outages = end_masters(&mut cluster, &clients, measured().unwrap_or(2), Node::kill);
     });
-    cluster.check(&writers);
+    cluster.check(&history);
     assert_within(&outages, AFTER_KILL);
 }
 
@@ -97,10 +97,10 @@ fn a_standby_with_a_directory_takes_over_too() {
     let directory = Directory::new();
     let mut cluster = Masters::start_in(Some(&directory), 2, &[]);
     let (clients, mut outages) = (cluster.clients(), Vec::new());
-    let writers = clients.under(|| {
+    let history = clients.under(|| {
         outages = end_masters(&mut cluster, &clients, measured().unwrap_or(2), Node::kill);
     });
-    cluster.check(&writers);
+    cluster.check(&history);
     assert_within(&outages, AFTER_KILL);
 }
 
@@ -110,12 +110,12 @@ fn a_stopping_master_hands_over_at_once() {
     let _alone = alone();
     let mut cluster = Masters::start(2, &[]);
     let (clients, mut outages) = (cluster.clients(), Vec::new());
-    let writers = clients.under(|| {
+    let history = clients.under(|| {
         outages = end_masters(&mut cluster, &clients, measured().unwrap_or(2), |master| {
             master.signal("TERM");
             assert_eq!(master.exit_code(SOON), Some(0));
         });
     });
-    cluster.check(&writers);
+    cluster.check(&history);
     assert_within(&outages, AFTER_STOP);
 }

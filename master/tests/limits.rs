@@ -1,11 +1,11 @@
-//! How long a message may be, and what is said beyond that.
+//! How long a message may be, how many clients may wait, and what is said beyond that.
 
 mod support;
 
-use serde_json::json;
-use support::at_once;
+use serde_json::{Value, json};
 use support::cluster::Cluster;
 use support::node::Node;
+use support::{SOON, at_once, wait_until};
 
 #[test]
 fn only_messages_up_to_the_limit_are_accepted() {
@@ -67,4 +67,50 @@ fn a_burst_of_large_messages_is_served() {
         }
     });
     assert_eq!(master.health()["count"], 96);
+}
+
+#[test]
+fn waiting_clients_leave_room_for_others() {
+    // Goal: both secondaries are frozen, and clients that wait have taken every place. A message that
+    // nobody else is to hold is stored, the node says how it is, a master is heard; others get 503.
+    let cluster = Cluster::start(&[&[], &[]], &[("MAX_IN_FLIGHT", "8")]);
+    cluster.wait_until_ready();
+    cluster.secondaries.iter().for_each(Node::freeze);
+    let post = |body: &Value| {
+        let mut connection = cluster.master.connect();
+        let body = body.to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /messages HTTP/1.1\r\nHost: x\r\nPrefer: return=minimal\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        connection.write(request.as_bytes()).expect("it is open");
+        connection
+    };
+    let endless = json!({ "msg": "endless", "w": 2, "wtimeout": 0 });
+    let long = json!({ "msg": "long", "w": 2, "wtimeout": 60_000 });
+    let in_flight = || {
+        let metrics = cluster.master.get("/metrics");
+        let line =
+            metrics.text().lines().find(|line| line.starts_with("replog_requests_in_flight "));
+        line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let wait_for = |count: f64| {
+        wait_until("so many wait", SOON, || match in_flight() {
+            // The one that asks is in progress, too.
+            now if now >= count + 1.0 => Ok(()),
+            now => Err(now),
+        });
+    };
+    let _endless: Vec<_> = (0..4).map(|_| post(&endless)).collect();
+    wait_for(4.0);
+    assert_eq!(post(&endless).read(false).unwrap().status, 503, "half of the places are for them");
+    let _long: Vec<_> = (0..4).map(|_| post(&long)).collect();
+    wait_for(8.0);
+    let refused = post(&long).read(false).unwrap();
+    let expected = r#"{"error":"Too many requests in progress","stored":false}"#;
+    assert_eq!(refused.seen(), (503, expected));
+    assert_eq!(post(&json!({ "msg": "alone", "w": 1 })).read(false).unwrap().status, 201);
+    assert_eq!(cluster.master.get("/health").json()["count"], 9);
+    assert_eq!(cluster.master.get("/messages").status, 503, "it may take long to read");
 }

@@ -133,7 +133,7 @@ fn rubbish_instead_of_health_does_not_harm_writes() {
 fn a_stray_entry_is_dropped() {
     // Goal: somebody wrote to the secondary past the master. Nobody was told by a majority that the
     // entry is stored: the next one takes its place.
-    let cluster = Cluster::start(&[&[], &[]], &[]);
+    let cluster = Cluster::start(&[&[], &[("ACCEPT_ORIGINAL", "1")]], &[]);
     cluster.post("m1");
     let astray = &cluster.secondaries[1];
     let stray = astray.send("POST", "/replicate", r#"{"msg":"stray"}"#);

@@ -6,6 +6,8 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
+use common::entries::Epoch;
+use common::epochs;
 use serde_json::json;
 use support::directory::Directory;
 use support::fake::{Fake, respond};
@@ -48,13 +50,18 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     let cluster = Masters::start(1, &[]);
     let [master, secondary] = [&cluster.masters[0], &cluster.secondaries[0]];
     assert_eq!(master.post_message("m1").status, 201);
+    // An hour ahead of the clock.
+    let ahead = epochs::draw(Epoch(0)).0 + 60 * 60 * 1000 * epochs::PER_MILLISECOND;
     let promise = |takeover: bool| {
-        let (epoch, id) = (1_u64 << 53, format!("{:032x}", 7));
+        let (epoch, id) = (ahead, format!("{:032x}", 7));
         let body = json!({ "epoch": epoch, "master": id, "takeover": takeover });
         secondary.send("POST", "/promise", &body.to_string())
     };
     let question = r#"{"epoch":0,"last_seq":0,"committed_seq":0}"#;
-    let before = secondary.send("POST", "/heartbeat", question).json();
+    let before = wait_until("told what is committed", SOON, || {
+        let standing = secondary.send("POST", "/heartbeat", question).json();
+        if standing["committed_seq"] == 1 { Ok(standing) } else { Err(standing) }
+    });
     let refused = promise(false);
     assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("living_master")));
     assert_eq!(secondary.send("POST", "/heartbeat", question).json(), before);
@@ -63,7 +70,7 @@ fn a_secondary_promises_nothing_beside_a_living_master() {
     assert_eq!((told.status, &told.json()["last_seq"]), (200, &json!(2)), "{}", told.text());
     // The former reign is over. Nobody else begins one, so the same master does.
     wait_until("another reign", SOON, || match master.health()["epoch"].as_u64() {
-        Some(now) if now > 1 << 53 => Ok(()),
+        Some(now) if now > ahead => Ok(()),
         now => Err(format!("{now:?}")),
     });
     assert_eq!(master.post_message("m3").status, 201);
@@ -144,7 +151,7 @@ fn a_dozen_restarts_of_both_end_with_one_master() {
     for directory in [None, Some(&directory)] {
         let mut cluster = Masters::start_in(directory, 2, QUICK);
         let (clients, mut dice) = (cluster.clients(), Dice::new(13));
-        let writers = clients.under(|| {
+        let history = clients.under(|| {
             for _ in 0..12 {
                 cluster.masters.iter_mut().for_each(Node::kill);
                 let masters: Vec<_> =
@@ -155,7 +162,7 @@ fn a_dozen_restarts_of_both_end_with_one_master() {
             }
             clients.wait_for_acks(cluster.wait_for_one_master(), 100);
         });
-        cluster.check(&writers);
+        cluster.check(&history);
     }
 }
 
@@ -185,7 +192,7 @@ fn a_frozen_master_stands_by_when_it_goes_on() {
     // heals, and it reigns again when the other one is gone: twice in each direction.
     let mut cluster = Masters::start(2, QUICK);
     let clients = cluster.clients();
-    let writers = clients.under(|| {
+    let history = clients.under(|| {
         for number in 0..4 {
             let [former, next] = [number % 2, (number + 1) % 2].map(|n| &cluster.masters[n]);
             next.wait_until_not_ready(&former.url());
@@ -202,7 +209,7 @@ fn a_frozen_master_stands_by_when_it_goes_on() {
             assert_eq!(former.get("/messages").status, 307);
         }
     });
-    cluster.check(&writers);
+    cluster.check(&history);
     // What each has in memory is the same log: the standby reigns with it alone.
     let log = all_of(cluster.wait_for_one_master());
     cluster.masters[0].kill();

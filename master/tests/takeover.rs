@@ -72,9 +72,12 @@ fn wait_for_logs(master: &Node, secondaries: &[Node], expected: &[&str]) {
     [master].into_iter().chain(secondaries).for_each(|node| wait_for_log(node, expected));
 }
 
+/// Lets a secondary take messages past its master.
+const MIXED: (&str, &str) = ("ACCEPT_ORIGINAL", "1");
+
 /// A secondary's directory, and a secondary that keeps its log there.
 fn durable(directory: &Directory, name: &str) -> Node {
-    Node::secondary(&[("DATA_DIR", &directory.of(name))])
+    Node::secondary(&[("DATA_DIR", &directory.of(name)), MIXED])
 }
 
 /// Makes the log in there a new master's.
@@ -289,7 +292,7 @@ fn a_stray_message_does_not_raise_the_rank() {
     // Goal: m2 is acknowledged by a majority without the secondary that holds the stray message in
     // its place. The master is lost: the next one has m2.
     for behind in [0, 1] {
-        let secondaries = [Node::secondary(&[]), Node::secondary(&[])];
+        let secondaries = [Node::secondary(&[MIXED]), Node::secondary(&[MIXED])];
         let relay = Relay::to(secondaries[behind].addr());
         let mut urls = secondaries.each_ref().map(Node::url);
         urls[behind] = relay.url();
@@ -312,7 +315,7 @@ fn a_stray_message_does_not_raise_the_rank() {
 fn a_stray_message_does_not_lower_the_rank() {
     // Goal: the secondary with the stray message is the one that holds m2. The stray one may stay,
     // for nobody knows better, but m2 must.
-    let secondaries = [Node::secondary(&[]), Node::secondary(&[])];
+    let secondaries = [Node::secondary(&[MIXED]), Node::secondary(&[MIXED])];
     let relay = Relay::to(secondaries[1].addr());
     let mut master = reigning(&[secondaries[0].url(), relay.url()], QUICK);
     post(&master, 3, "m1");

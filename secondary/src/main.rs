@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use common::access::Access;
 use common::node;
 use common::store::Role;
-use secondary::faults::FaultInjector;
 use secondary::replica::Replica;
 use secondary::routes::Routes;
 use secondary::settings::{Cli, Command, Settings};
@@ -19,12 +19,11 @@ fn main() -> ExitCode {
     if let Some(Command::Healthcheck) = cli.command {
         return node::healthcheck("secondary", &node);
     }
-    let Settings { delay_ms, chaos } = settings;
+    let Settings { delay_ms, chaos, .. } = settings;
     let describe = format!("role=secondary delay_ms={delay_ms} chaos={chaos}");
-    node::run("secondary", &node, &describe, |_| {
+    node::run("secondary", &node, &describe, |_, rules| {
         let disk = node::open_store(&node, Role::Secondary)?;
         let replica = Replica::new(disk, node.idempotency_keys, node.max_log_bytes);
-        let faults = FaultInjector::new(delay_ms);
-        Ok(Routes::new(replica, faults, chaos == 1, node.max_followers))
+        Ok(Routes::new(replica, &settings, node.max_followers, Access::new(rules)))
     })
 }

@@ -30,6 +30,11 @@ impl Replica {
         state.copy.not_ready_reason(state.stored, Instant::now())
     }
 
+    /// Whether a master of ours was ever promised or followed.
+    pub fn is_driven(&self) -> bool {
+        self.lock().copy.facts.promised.epoch > Epoch::default()
+    }
+
     /// Records where the master stands, and answers where this copy does. A heartbeat of a reign
     /// that is over, or of none, changes nothing.
     /// Fails when what must not be forgotten could not be written to the disk.

@@ -1,10 +1,13 @@
 //! What a secondary answers to which request.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::access::{Access, Who};
 use common::client::check_base_url;
 use common::entries::Epoch;
+use common::epochs;
 use common::follow::{self, Followers, Source};
 use common::http::{Handler, Reply, Request, Response, Stats};
 use common::json::read_object;
@@ -21,6 +24,7 @@ use serde_json::json;
 use crate::faults::FaultInjector;
 use crate::metrics;
 use crate::replica::{Outcome, Replica};
+use crate::settings::Settings;
 use crate::standbys::Standbys;
 
 const READ: &str = "GET, HEAD";
@@ -35,31 +39,41 @@ pub struct Routes {
     faults: FaultInjector,
     /// `/chaos` is there.
     chaos: bool,
+    /// Calls in the original's form are taken beside those of a master of ours.
+    takes_original: bool,
     followers: Followers,
     standbys: Standbys,
+    access: Access,
     /// Calls of a master, by result.
     calls: Counts,
     openapi: String,
 }
 
 impl Routes {
-    /// Routes to this replica, by way of these faults; `chaos` says whether they can be changed,
-    /// and so many clients may follow the log.
-    pub fn new(replica: Replica, faults: FaultInjector, chaos: bool, followers: usize) -> Routes {
-        let (followers, standbys) = (Followers::new(followers), Standbys::default());
-        let calls = Counts::new(&["duplicate", "failed", "ok", "refused"]);
-        let openapi = openapi::document(OPENAPI);
-        Routes { replica, faults, chaos, followers, standbys, calls, openapi }
+    /// Routes to this replica; so many clients may follow the log, and `access` says who may ask.
+    pub fn new(replica: Replica, own: &Settings, followers: usize, access: Access) -> Routes {
+        Routes {
+            replica,
+            faults: FaultInjector::new(own.delay_ms),
+            chaos: own.chaos == 1,
+            takes_original: own.accept_original == 1,
+            followers: Followers::new(followers),
+            standbys: Standbys::default(),
+            access,
+            calls: Counts::new(&["duplicate", "failed", "ok", "refused"]),
+            openapi: openapi::document(OPENAPI),
+        }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
         let body = request.body.as_slice();
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         match (request.path.as_str(), method) {
-            ("/health", "GET") => self.health(),
+            ("/health", "GET") => self.health(self.access.trusts(request)),
             ("/ready", "GET") => self.ready(),
             ("/metrics", "GET") => {
-                metrics::answer(&self.replica, &self.calls, &self.followers, http)
+                let refused = self.access.refused();
+                metrics::answer(&self.replica, &self.calls, &self.followers, http, refused)
             }
             ("/openapi.json", "GET") => {
                 Response::text(200, "application/json", self.openapi.as_str())
@@ -82,8 +96,9 @@ impl Routes {
         }
     }
 
-    fn health(&self) -> Response {
-        let standing = self.told(self.replica.standing());
+    /// Whoever could forge a master's call or an answer by what the standing says is not told it.
+    fn health(&self, is_trusted: bool) -> Response {
+        let standing = is_trusted.then(|| self.told(self.replica.standing()));
         let reason = self.replica.read_only();
         let health = SecondaryHealth {
             status: "ok".into(),
@@ -91,7 +106,7 @@ impl Routes {
             delay_ms: self.faults.faults().delay_ms,
             read_only: reason.is_some(),
             reason,
-            standing: Some(standing),
+            standing,
         };
         Response::json(200, &health)
     }
@@ -145,6 +160,9 @@ impl Routes {
             Ok(heartbeat) if heartbeat.is_possible() => heartbeat,
             _ => return Response::error(400, "Expected JSON with epoch, last_seq, committed_seq"),
         };
+        if let Err(why) = epochs::check(heartbeat.greatest_epoch(), "a heartbeat") {
+            return Response::error(400, &why);
+        }
         if heartbeat.reign.epoch == Epoch::default() {
             self.standbys.note(&heartbeat.url, Instant::now());
         }
@@ -163,12 +181,21 @@ impl Routes {
 
     fn promise(&self, body: &[u8]) -> Response {
         match read_object::<Promise>(body) {
-            Ok(promise) if promise.is_possible() => match self.replica.promise(promise) {
-                Ok(Ok(standing)) => Response::json(200, &standing),
-                Ok(Err(refusal)) => Response::json(409, &refusal),
-                Err(error) => disk_failed(&error),
-            },
+            Ok(promise) if promise.is_possible() => {
+                match epochs::check(promise.reign.epoch, "a promise that is asked for") {
+                    Ok(()) => self.make_promise(promise),
+                    Err(why) => Response::error(400, &why),
+                }
+            }
             _ => Response::error(400, "Expected JSON with epoch, master"),
+        }
+    }
+
+    fn make_promise(&self, promise: Promise) -> Response {
+        match self.replica.promise(promise) {
+            Ok(Ok(standing)) => Response::json(200, &standing),
+            Ok(Err(refusal)) => Response::json(409, &refusal),
+            Err(error) => disk_failed(&error),
         }
     }
 
@@ -176,6 +203,10 @@ impl Routes {
         let Ok(call) = read_object::<Replicate>(body) else {
             return Response::error(400, EXPECTED_MSG);
         };
+        if let Some(refusal) = self.refuse(&call) {
+            self.calls.add("refused");
+            return refusal;
+        }
         let faults = self.faults.faults();
         thread::sleep(Duration::from_millis(faults.delay_ms));
         if self.faults.strikes(faults.error_rate) {
@@ -203,6 +234,22 @@ impl Routes {
         }
     }
 
+    /// The refusal of a call that cannot come from the master of this secondary.
+    fn refuse(&self, call: &Replicate) -> Option<Response> {
+        match call {
+            Replicate::Numbered(call) => {
+                let checked = epochs::check(call.greatest_epoch(), "a call");
+                checked.err().map(|why| Response::error(400, &why))
+            }
+            Replicate::Original(_) if !self.takes_original && self.replica.is_driven() => {
+                let error = "The master of this secondary numbers its entries: \
+                             ACCEPT_ORIGINAL=1 takes others all the same";
+                Some(Response::refused(409, error))
+            }
+            Replicate::Original(_) => None,
+        }
+    }
+
     fn change_faults(&self, body: &[u8]) -> Response {
         match self.faults.change(body) {
             Ok(faults) => {
@@ -214,12 +261,36 @@ impl Routes {
     }
 }
 
+/// Who may ask for what.
+fn who_may(head: &Request) -> Who {
+    match (head.path.as_str(), head.method.as_str()) {
+        ("/health" | "/ready" | "/metrics" | "/openapi.json", _) => Who::Anybody,
+        (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
+            Who::Reader
+        }
+        ("/messages", _) => Who::Writer,
+        (path, _) if path.starts_with("/messages/") => Who::Reader,
+        _ => Who::Node,
+    }
+}
+
 fn disk_failed(error: &StoreError) -> Response {
     let status = if error.is_full { 507 } else { 500 };
     Response::error(status, &format!("The disk has failed: {error}"))
 }
 
 impl Handler for Routes {
+    fn admit(&self, head: &Request, peer: SocketAddr) -> Result<(), Response> {
+        self.access.admit(head, who_may(head), peer)
+    }
+
+    /// A master's calls wait for a disk at most.
+    fn is_brief(&self, head: &Request) -> bool {
+        let path = head.path.as_str();
+        let is_call = matches!(path, "/replicate" | "/heartbeat" | "/promise" | "/entries");
+        is_call || matches!(path, "/health" | "/ready" | "/metrics")
+    }
+
     fn handle(&self, request: &Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {

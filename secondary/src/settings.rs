@@ -34,6 +34,9 @@ setting_table! {
     /// 1 lets PUT /chaos change the delay and inject errors at run time: for teaching and tests
     /// [default: 0]
     chaos: u8, "0|1" => number(0, 0..=1);
+    /// 1 takes POST /replicate in the original's form also where a master of this release has been
+    /// heard: for clusters with masters of both kinds [default: 0]
+    accept_original: u8, "0|1" => number(0, 0..=1);
 }
 
 impl Cli {

@@ -12,12 +12,13 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ureq::http::{Method, Request, Uri};
+use ureq::http::{HeaderValue, Method, Request, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, AsSendBody, Error, Timeout};
 
 use crate::locked::locked;
+use crate::tokens::Tokens;
 use transport::WholeCalls;
 
 /// Bytes of an answer that are read at most.
@@ -62,6 +63,21 @@ pub struct Client {
     agent: Mutex<Agent>,
     address: Address,
     timeout: Duration,
+    bearer: Bearer,
+}
+
+/// The token that calls carry, if there is one.
+#[derive(Debug, Clone, Default)]
+pub struct Bearer(Option<HeaderValue>);
+
+impl Bearer {
+    /// The first of these tokens.
+    pub fn first_of(tokens: &Tokens) -> Bearer {
+        let field = tokens.first().map(|token| format!("Bearer {token}"));
+        let mut value = field.and_then(|field| HeaderValue::from_maybe_shared(field).ok());
+        value.iter_mut().for_each(|value| value.set_sensitive(true));
+        Bearer(value)
+    }
 }
 
 impl Client {
@@ -70,7 +86,13 @@ impl Client {
     pub fn new(base: &str, timeout: Duration) -> Client {
         let address = Address::default();
         let agent = Mutex::new(new_agent(timeout, &address));
-        Client { base: base.to_string(), agent, address, timeout }
+        Client { base: base.to_string(), agent, address, timeout, bearer: Bearer::default() }
+    }
+
+    /// The same with this token in every call.
+    #[must_use]
+    pub fn with_token(self, bearer: &Bearer) -> Client {
+        Client { bearer: bearer.clone(), ..self }
     }
 
     /// Ends all connections: they may lead nowhere. Calls that are waiting on them are made again
@@ -133,6 +155,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
+        }
+        if let Bearer(Some(token)) = &self.bearer {
+            request = request.header("Authorization", token);
         }
         let mut nothing = ();
         let body = body.as_mut().map_or_else(|| nothing.as_body(), AsSendBody::as_body);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use log::{debug, error, warn};
+use log::{debug, warn};
 use socket2::SockRef;
 
 use super::stats::Figures;
@@ -35,10 +35,6 @@ const TICK_PER_CONNECTION: Duration = Duration::from_millis(2);
 /// After any look the guard rests for so many times its duration: all who ask for a connection in
 /// the meantime share one look.
 const REST: u32 = 4;
-
-/// Connections that tiny_http may lose before the node stops in good order to be restarted. Each
-/// costs two descriptors and a thread.
-pub const MAX_STUCK: usize = 256;
 
 /// A closed connection whose descriptor is still held after this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -64,8 +60,6 @@ type Descriptors = HashMap<SocketAddr, Vec<RawFd>>;
 pub(super) struct Guard {
     pub(super) figures: Arc<Figures>,
     pub(super) turns: Mutex<Turns<tiny_http::Request>>,
-    /// Delivers one message when too many connections are stuck.
-    pub(super) exhausted: (Sender<()>, Receiver<()>),
     port: u16,
     orders: (Sender<Order>, Receiver<Order>),
     closed: Mutex<HashMap<SocketAddr, Vec<Closed>>>,
@@ -93,7 +87,6 @@ impl Guard {
         Guard {
             figures,
             turns: Mutex::new(Turns::new()),
-            exhausted: bounded(1),
             port,
             orders: unbounded(),
             closed: Mutex::default(),
@@ -189,18 +182,20 @@ impl Guard {
 
     fn count_stuck(&self) {
         let mut stuck = 0;
-        locked(&self.closed).retain(|_, of_peer| {
+        locked(&self.closed).retain(|peer, of_peer| {
             of_peer.retain(Closed::is_held);
-            stuck += of_peer.iter().filter(|one| one.is_old()).count();
+            // A handler that waits holds its connection too.
+            if !locked(&self.turns).is_used(*peer) {
+                stuck += of_peer.iter().filter(|one| one.is_old()).count();
+            }
             !of_peer.is_empty()
         });
         let mut before = 0;
         self.figures.change(|stats| before = mem::replace(&mut stats.stuck, stuck));
         if stuck > before {
-            warn!("lost connections for good stuck={stuck} most={MAX_STUCK}");
-        }
-        if stuck > MAX_STUCK && self.exhausted.0.try_send(()).is_ok() {
-            error!("lost too many connections stuck={stuck} most={MAX_STUCK}");
+            warn!(
+                "lost connections, with two descriptors and a thread each, for good stuck={stuck}"
+            );
         }
     }
 }

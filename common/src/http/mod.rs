@@ -27,7 +27,8 @@
 //!
 //! | what | limit | beyond it |
 //! |---|---|---|
-//! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [`Limits::always`] |
+//! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [brief](Handler::is_brief) ones |
+//! | bodies that are being received, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise 503 |
 //! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
 //! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |
 //! | a head or a body that trickles | [`Limits::timeout`] and up to half as much more | closed |
@@ -36,13 +37,13 @@
 //! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`], more seldom with many connections | closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
 //! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
-//! | connections that tiny_http lost for good | [`MAX_STUCK`] | the node stops in good order, to be restarted |
 //!
 //! # What cannot be cured from outside
 //!
-//! Two requests make tiny_http lose a thread and two descriptors for good: a request line with
-//! `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections are
-//! closed and counted ([`Stats::stuck`]). On a hostile network put a reverse proxy in front.
+//! Two requests make tiny_http lose a thread, which sleeps, and two descriptors for good: a request
+//! line with `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections
+//! are closed and counted ([`Stats::stuck`]). Some thousands do no harm but for the memory, about
+//! 20 KB each. On a hostile network put a reverse proxy in front.
 //!
 //! Three answers are tiny_http's own: a request line or a header field that cannot be parsed gets
 //! an empty 400, an unknown expectation an empty 417, and a body of at most 1024 bytes that is cut
@@ -63,7 +64,7 @@ mod server;
 mod stats;
 mod turns;
 
-pub use guard::{MAX_STUCK, TICK, max_connections};
+pub use guard::{TICK, max_connections};
 pub use listener::Listener;
 pub use reply::{MIN_READ_RATE, Reply, Stream};
 pub use response::Response;
@@ -71,6 +72,7 @@ pub use server::{Drained, MAX_DISCARD_BYTES, Server};
 pub use stats::Stats;
 pub use turns::{MAX_HEAD_BYTES, MAX_PIPELINED};
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a server refuses and how long it waits.
@@ -83,17 +85,35 @@ pub struct Limits {
     /// How long a connection may be idle between requests, take to deliver a head or a body, or
     /// refuse to read an answer.
     pub timeout: Duration,
-    /// Paths that are answered however many requests are in progress: how the node is must be
-    /// told above all when it is busy. Their handlers must not wait.
-    pub always: &'static [&'static str],
 }
 
 impl Limits {
+    /// How long the `number`th request in progress may wait.
+    fn room(&self, number: usize) -> Room {
+        match number {
+            _ if number > self.max_in_flight => Room::Gone,
+            _ if number > self.max_in_flight.div_ceil(2) => Room::Scarce,
+            _ => Room::Ample,
+        }
+    }
+
     /// After this long without a byte the system ends a connection: at least a second, for a
     /// listener with a shorter one would stop accepting between two nudges.
     fn idle_timeout(&self) -> Duration {
         self.timeout.max(Duration::from_secs(1))
     }
+}
+
+/// How long a request may wait, with so many in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// [`Limits::max_in_flight`] are in progress: it must not wait for anybody.
+    Gone,
+    /// More than half of that: it may wait for a bounded time.
+    Scarce,
+    /// As long as it likes.
+    #[default]
+    Ample,
 }
 
 /// One request, read to its end and checked.
@@ -109,6 +129,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body; empty when there is none.
     pub body: Vec<u8>,
+    /// How long it may wait.
+    pub room: Room,
 }
 
 impl Request {
@@ -126,6 +148,21 @@ impl Request {
 
 /// Answers requests. Called on a thread of its own for each request in progress.
 pub trait Handler: Send + Sync + 'static {
+    /// Decides by its head whether a request is answered at all, before its body is read.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn admit(&self, _head: &Request, _peer: SocketAddr) -> Result<(), Response> {
+        Ok(())
+    }
+
+    /// Whether a request with this head may be answered without waiting for anybody. Such a one is
+    /// handled however many are in progress: how the node is must be told above all when it is busy,
+    /// and clients that wait must not keep nodes apart. [`Request::room`] says so then.
+    fn is_brief(&self, _head: &Request) -> bool {
+        false
+    }
+
     /// Answers one request by [`Reply::send`]. It may go on working after that. A reply that is
     /// dropped unsent, by a panic too, becomes a 500.
     fn handle(&self, request: &Request, reply: Reply);

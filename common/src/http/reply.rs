@@ -13,6 +13,9 @@ use super::stats::{Figures, Stats};
 /// A peer that reads an answer more slowly, after its timeout is over, loses its connection.
 pub const MIN_READ_RATE: u64 = 64 * 1024;
 
+/// Why a request is refused that would have to wait.
+pub(super) const TOO_MANY: &str = "Too many requests in progress";
+
 /// The turn of the request in progress. Its end lets the connection's next request begin.
 pub(super) struct Turn {
     pub(super) peer: SocketAddr,
@@ -52,6 +55,12 @@ impl Reply {
     /// Sends the answer. A peer that has gone, or does not read, loses its connection.
     pub fn send(mut self, response: Response) {
         self.answer(&response);
+    }
+
+    /// Refuses a request that would have to wait when too many are in progress.
+    pub fn refuse_busy(self) {
+        self.figures.change(|stats| stats.refused_busy += 1);
+        self.send(Response::busy(TOO_MANY));
     }
 
     /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer

@@ -12,6 +12,9 @@ use crate::chunk::Chunk;
 /// Bodies up to this size are sent together with the head in one write.
 const ONE_WRITE_BYTES: usize = 128 * 1024;
 
+/// Who may use an answer, as browsers see it.
+const RESOURCE_POLICY: &str = "Cross-Origin-Resource-Policy";
+
 /// How much of an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -62,6 +65,11 @@ impl Response {
         Response::json(status, &serde_json::json!({ "error": message, "stored": false }))
     }
 
+    /// The refusal 503 when too much is going on: the request may be made again soon.
+    pub fn busy(why: &str) -> Response {
+        Response::refused(503, why).with_header("Retry-After", "1")
+    }
+
     /// The answer 503 of `GET /ready`.
     pub fn not_ready(reason: &str) -> Response {
         Response::json(503, &serde_json::json!({ "status": "not ready", "reason": reason }))
@@ -87,6 +95,12 @@ impl Response {
     ) -> Response {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// The same answer for pages of any origin, which see no more of it than that it came.
+    #[must_use]
+    pub fn for_any_origin(self) -> Response {
+        self.with_header(RESOURCE_POLICY, "cross-origin")
     }
 
     /// The length of the body in bytes.
@@ -123,13 +137,18 @@ impl Response {
 
     /// The head, and room for as many bytes more.
     fn head(&self, length: Option<usize>, connection: Option<&str>, room: usize) -> String {
-        let mut head = String::with_capacity(320 + room);
+        let mut head = String::with_capacity(400 + room);
         let date = httpdate::HttpDate::from(SystemTime::now());
         let status = format!("{} {}", self.status, reason(self.status));
         head.extend(["HTTP/1.1 ", &status, "\r\nServer: replicated-log\r\n"]);
         write!(head, "Date: {date}\r\n").expect("writing to a string cannot fail");
         if let Some(length) = length {
             head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
+        }
+        // Nothing is what a browser may guess, and nothing is for pages of another origin.
+        head.push_str("X-Content-Type-Options: nosniff\r\n");
+        if !self.headers.iter().any(|(name, _)| *name == RESOURCE_POLICY) {
+            head.extend([RESOURCE_POLICY, ": same-origin\r\n"]);
         }
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
@@ -149,10 +168,13 @@ fn reason(status: u16) -> &'static str {
         201 => "Created",
         307 => "Temporary Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         409 => "Conflict",
         413 => "Content Too Large",
+        421 => "Misdirected Request",
         422 => "Unprocessable Content",
         500 => "Internal Server Error",
         502 => "Bad Gateway",

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use crossbeam::channel::Receiver;
 use log::{error, warn};
 use socket2::SockRef;
 
@@ -18,11 +17,11 @@ use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{Reply, Turn};
+use super::reply::{Reply, TOO_MANY, Turn};
 use super::response::Part;
 use super::stats::{Figures, Stats};
-use super::turns::{Arrival, Phase};
-use super::{Handler, Limits, Request, Response};
+use super::turns::{Arrival, Body, Phase};
+use super::{Handler, Limits, Request, Response, Room};
 use crate::locked::locked;
 
 /// An unread body of more than this is not given back to tiny_http, which would allocate, zeroed,
@@ -46,9 +45,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bodies up to this size are in memory when tiny_http hands out the request.
 const PREREAD_BYTES: usize = 1024;
 
-/// Threads beyond `max_in_flight`, which answer 503, and what is always answered, when all others
-/// are busy.
-const REFUSERS: usize = 3;
+/// Threads beyond `max_in_flight`, which answer 503 and handle brief requests when all others are
+/// busy.
+const SPARE: usize = 64;
 
 /// How a stop ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ impl Server {
             listener,
             address,
             guard: Guard::new(address.port(), Arc::clone(&figures)),
-            crew: Crew::new(figures.limits.max_in_flight.saturating_add(REFUSERS)),
+            crew: Crew::new(figures.limits.max_in_flight.saturating_add(SPARE)),
             figures,
             servers: AtomicUsize::new(0),
         });
@@ -128,11 +127,6 @@ impl Server {
     /// How it stands.
     pub fn stats(&self) -> Stats {
         self.0.figures.stats()
-    }
-
-    /// Delivers one message when the server had better be stopped and the process restarted.
-    pub fn exhausted(&self) -> &Receiver<()> {
-        &self.0.guard.exhausted.1
     }
 
     /// Stops accepting, refuses new requests with 503, and waits for those in progress.
@@ -303,8 +297,9 @@ impl Core {
         let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
         let (_in_progress, number) = self.figures.begin();
         let mut read = head_of(&request);
-        if let Some(refusal) = self.is_full(number, &read.path) {
-            self.figures.change(|stats| stats.refused_busy += 1);
+        read.room = self.figures.limits.room(number);
+        let refusal = self.is_full(&read).or_else(|| self.handler.admit(&read, peer).err());
+        if let Some(refusal) = refusal {
             // Without a body the connection can be kept.
             return match is_in_memory(&request) {
                 true => self.reply_to(request, &read, turn).answer(&refusal),
@@ -312,7 +307,11 @@ impl Core {
             };
         }
         if let Err(refusal) = self.read_body(&mut read, &mut request, peer) {
-            self.figures.change(|stats| stats.refused_bad += 1);
+            let is_busy = refusal.status == 503;
+            self.figures.change(|stats| match is_busy {
+                true => stats.refused_busy += 1,
+                false => stats.refused_bad += 1,
+            });
             return self.refuse(request, turn, &refusal);
         }
         let mut reply = self.reply_to(request, &read, turn);
@@ -326,17 +325,17 @@ impl Core {
         }
     }
 
-    /// The refusal for the `number`th request in progress, if there must be one.
-    fn is_full(&self, number: usize, path: &str) -> Option<Response> {
-        let limits = &self.figures.limits;
+    /// The refusal for a request that must not begin, if it must not.
+    fn is_full(&self, head: &Request) -> Option<Response> {
         let why = if self.figures.is_stopping() {
             "The node is stopping"
-        } else if number > limits.max_in_flight && !limits.always.contains(&path) {
-            "Too many requests in progress"
+        } else if head.room == Room::Gone && !self.handler.is_brief(head) {
+            TOO_MANY
         } else {
             return None;
         };
-        Some(Response::refused(503, why).with_header("Retry-After", "1"))
+        self.figures.change(|stats| stats.refused_busy += 1);
+        Some(Response::busy(why))
     }
 
     fn read_body(
@@ -350,9 +349,16 @@ impl Core {
         if is_in_memory(request) {
             read.body = framing.read(request.as_reader(), most)?;
         } else {
-            locked(&self.guard.turns).enter(peer, Phase::Reading);
-            read.body = framing.read(request.as_reader(), most)?;
+            let most_bodies = self.figures.limits.max_in_flight.div_ceil(2);
+            let begins = locked(&self.guard.turns).begin_body(peer, most_bodies);
+            match begins {
+                Body::Begins => {}
+                Body::InPlaceOf(slow) => self.guard.close_soon(slow, || ()),
+                Body::TooMany => return Err(Response::busy("Too many bodies are being received")),
+            }
+            let body = framing.read(request.as_reader(), most);
             locked(&self.guard.turns).enter(peer, Phase::Busy);
+            read.body = body?;
         }
         Ok(())
     }
@@ -402,7 +408,7 @@ fn head_of(request: &tiny_http::Request) -> Request {
         path: path.to_string(),
         query: query.to_string(),
         headers: fields.map(|h| (h.field.to_string(), h.value.to_string())).collect(),
-        body: Vec::new(),
+        ..Request::default()
     }
 }
 

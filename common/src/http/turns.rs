@@ -5,8 +5,9 @@
 //! overtake each other, and a thread could block behind its own predecessor.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Limits;
 
@@ -16,6 +17,9 @@ pub const MAX_PIPELINED: usize = 64;
 /// Bytes that may be read of a connection without completing a request, beside a body within its
 /// own limit.
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
+
+/// A body has so much time in any case.
+const BODY_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes that may be read for each byte of a body: chunks of one byte take six.
 const MOST_PER_BODY_BYTE: u64 = 8;
@@ -40,6 +44,8 @@ pub(super) enum Phase {
 pub(super) struct Turns<T> {
     lines: HashMap<SocketAddr, Line<T>>,
     heard: u64,
+    /// How many are receiving a body.
+    bodies: usize,
 }
 
 #[derive(Debug)]
@@ -54,6 +60,15 @@ struct Line<T> {
     waiting: VecDeque<T>,
 }
 
+/// What becomes of a body that is not in memory yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Begins,
+    /// It begins, and this peer, whose body has been on its way for longest, must be closed.
+    InPlaceOf(SocketAddr),
+    TooMany,
+}
+
 /// What becomes of a request that has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival<T> {
@@ -65,7 +80,7 @@ pub(super) enum Arrival<T> {
 
 impl<T> Turns<T> {
     pub(super) fn new() -> Turns<T> {
-        Turns { lines: HashMap::new(), heard: 0 }
+        Turns { lines: HashMap::new(), heard: 0, bodies: 0 }
     }
 
     fn line(&mut self, peer: SocketAddr) -> &mut Line<T> {
@@ -97,14 +112,34 @@ impl<T> Turns<T> {
 
     /// The request in progress enters this phase.
     pub(super) fn enter(&mut self, peer: SocketAddr, phase: Phase) {
+        let before = mem::replace(&mut self.line(peer).phase, phase);
         self.line(peer).enter(phase);
+        self.bodies += usize::from(phase == Phase::Reading);
+        self.bodies -= usize::from(before == Phase::Reading);
+    }
+
+    /// The request in progress begins to receive a body, as one of at most so many. A body that has
+    /// taken too long gives way: otherwise clients that trickle would keep out all others.
+    pub(super) fn begin_body(&mut self, peer: SocketAddr, most: usize) -> Body {
+        let mut begins = Body::Begins;
+        if self.bodies >= most {
+            let bodies = self.lines.iter().filter(|(_, line)| line.gives_way());
+            match bodies.min_by_key(|(_, line)| line.since) {
+                Some((slow, _)) => begins = Body::InPlaceOf(*slow),
+                None => return Body::TooMany,
+            }
+        }
+        if let Body::InPlaceOf(slow) = begins {
+            self.enter(slow, Phase::Refusing);
+        }
+        self.enter(peer, Phase::Reading);
+        begins
     }
 
     /// Ends the request in progress. Returns the next one, which begins.
     pub(super) fn end(&mut self, peer: SocketAddr) -> Option<T> {
-        let line = self.line(peer);
-        let next = line.waiting.pop_front();
-        line.enter(if next.is_some() { Phase::Busy } else { Phase::Idle });
+        let next = self.line(peer).waiting.pop_front();
+        self.enter(peer, if next.is_some() { Phase::Busy } else { Phase::Idle });
         next
     }
 
@@ -118,6 +153,11 @@ impl<T> Turns<T> {
         let line = self.line(peer);
         line.is_doomed = false;
         line.enter(line.phase);
+    }
+
+    /// Whether a request of this peer is in progress, or waits for its turn.
+    pub(super) fn is_used(&self, peer: SocketAddr) -> bool {
+        self.lines.get(&peer).is_some_and(|line| !line.phase.is_between())
     }
 
     /// How many connections have sent a request.
@@ -155,6 +195,10 @@ impl<T> Turns<T> {
 }
 
 impl<T> Line<T> {
+    fn gives_way(&self) -> bool {
+        self.phase == Phase::Reading && self.since.elapsed() >= BODY_TIME
+    }
+
     fn enter(&mut self, phase: Phase) {
         (self.phase, self.since, self.bytes) = (phase, Instant::now(), None);
     }
@@ -186,13 +230,10 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
-    const LIMITS: Limits =
-        Limits { max_in_flight: 1, max_body_bytes: 1000, timeout: TIMEOUT, always: &[] };
+    const LIMITS: Limits = Limits { max_in_flight: 1, max_body_bytes: 1000, timeout: TIMEOUT };
 
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -217,6 +258,22 @@ mod tests {
         assert_eq!(turns.end(peer(1)), None);
         assert_eq!(turns.arrive(peer(1), "d"), Arrival::Begins("d"));
         assert_eq!(turns.heard(), 2);
+    }
+
+    #[test]
+    fn the_slowest_body_gives_way_to_a_new_one() {
+        let mut turns = Turns::new();
+        (1..=4).for_each(|port| _ = turns.arrive(peer(port), ()));
+        assert_eq!(turns.begin_body(peer(1), 2), Body::Begins);
+        assert_eq!(turns.begin_body(peer(2), 2), Body::Begins);
+        assert_eq!(turns.begin_body(peer(3), 2), Body::TooMany, "nobody has had his time");
+        turns.line(peer(1)).since -= BODY_TIME;
+        assert_eq!(turns.begin_body(peer(3), 2), Body::InPlaceOf(peer(1)));
+        assert_eq!(turns.begin_body(peer(4), 2), Body::TooMany);
+        turns.enter(peer(2), Phase::Busy);
+        assert_eq!(turns.begin_body(peer(4), 2), Body::Begins);
+        (1..=4).for_each(|port| _ = turns.end(peer(port)));
+        assert_eq!(turns.bodies, 0);
     }
 
     #[test]

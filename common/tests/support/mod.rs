@@ -14,7 +14,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use common::chunk::Chunk;
-use common::http::{Limits, Listener, Reply, Request, Response, Server, Stats};
+use common::http::{Handler, Limits, Listener, Reply, Request, Response, Server, Stats};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long anything may take that should happen at once, on the busiest machine.
@@ -24,18 +24,27 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Limits that are in nobody's way.
-pub(crate) const WIDE: Limits = Limits {
-    max_in_flight: 256,
-    max_body_bytes: 1 << 20,
-    timeout: Duration::from_secs(60),
-    always: &["/always"],
-};
+pub(crate) const WIDE: Limits =
+    Limits { max_in_flight: 256, max_body_bytes: 1 << 20, timeout: Duration::from_secs(60) };
 
 /// A server and what its handler has seen. Dropping it releases what blocks and stops it.
 pub(crate) struct Node {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
     seen: Arc<Seen>,
+}
+
+/// The handler.
+struct Watched(Arc<Seen>);
+
+impl Handler for Watched {
+    fn is_brief(&self, head: &Request) -> bool {
+        head.path == "/brief"
+    }
+
+    fn handle(&self, request: &Request, reply: Reply) {
+        self.0.handle(request, reply);
+    }
 }
 
 /// What the handler has seen.
@@ -61,11 +70,7 @@ impl Node {
     pub(crate) fn start(limits: Limits) -> Node {
         let listener = Listener::bind("127.0.0.1", 0).unwrap();
         let seen = Arc::new(Seen::default());
-        let handler = {
-            let seen = Arc::clone(&seen);
-            move |request: &Request, reply: Reply| seen.handle(request, reply)
-        };
-        let server = Server::start(listener, limits, handler).unwrap();
+        let server = Server::start(listener, limits, Watched(Arc::clone(&seen))).unwrap();
         Node { address: server.local_addr(), server, seen }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::load::Protocol;
 use crate::nodes::{Cluster, Node, free_addresses, fresh_directory};
-use crate::peers::{Kept, SOON, wait_until};
+use crate::peers::{Kept, SOON, wait_for_one};
 
 /// A `Put` over HTTP/2, which is as much of gRPC as it takes.
 struct Etcd {
@@ -23,10 +24,23 @@ struct Etcd {
 /// Three members, the leader first.
 pub fn etcd(kept: Kept, message_bytes: usize) -> Cluster {
     let directory = fresh_directory("etcd");
+    let mut nodes: Vec<Node> = (0..3).map(members(kept, &directory)).collect();
+    let leader = wait_for_one("led", &nodes, leads);
+    nodes.swap(0, leader);
+    let protocol = Box::new(Etcd {
+        authority: nodes[0].address.to_string(),
+        message: "x".repeat(message_bytes),
+        appends: AtomicU32::new(0),
+    });
+    Cluster { nodes, protocol, directory: Some(directory) }
+}
+
+/// Starts the member of this number, of three, or starts it again.
+pub fn members(kept: Kept, directory: &Path) -> impl Fn(usize) -> Node + use<> {
+    let directory = directory.to_path_buf();
     let (clients, peers) = (free_addresses::<3>(), free_addresses::<3>());
     let members = [0, 1, 2].map(|number| format!("n{number}=http://{}", peers[number])).join(",");
-    let mut nodes = Vec::new();
-    for number in 0..3 {
+    move |number| {
         let mut command = Command::new("etcd");
         command.args(["--name", &format!("n{number}"), "--initial-cluster", &members]);
         command.arg("--data-dir").arg(directory.join(number.to_string()));
@@ -40,28 +54,18 @@ pub fn etcd(kept: Kept, message_bytes: usize) -> Cluster {
             command.arg("--unsafe-no-fsync");
         }
         // They answer only when a majority of them is there: the first does not wait for that.
-        nodes.push(Node::start_later(&mut command, clients[number]));
+        Node::start_later(&mut command, clients[number])
     }
-    let leads = |number: &usize| {
-        let client = Client::new(&format!("http://{}", clients[*number]), SOON);
-        client.post("/v3/maintenance/status", b"{}").is_ok_and(|answer| {
-            let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let member = &status["header"]["member_id"];
-            member.is_string() && *member == status["leader"]
-        })
-    };
-    let mut leader = None;
-    wait_until("led", || {
-        leader = (0..3).find(leads);
-        leader.is_some()
-    });
-    nodes.swap(0, leader.expect("it was just found"));
-    let protocol = Box::new(Etcd {
-        authority: nodes[0].address.to_string(),
-        message: "x".repeat(message_bytes),
-        appends: AtomicU32::new(0),
-    });
-    Cluster { nodes, protocol, directory: Some(directory) }
+}
+
+/// Whether this member leads the others.
+pub fn leads(member: &Node) -> bool {
+    let client = Client::new(&member.url(), SOON);
+    client.post("/v3/maintenance/status", b"{}").is_ok_and(|answer| {
+        let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let id = &status["header"]["member_id"];
+        id.is_string() && *id == status["leader"]
+    })
 }
 
 /// Kinds and flags of HTTP/2 frames (RFC 9113, section 6).

@@ -12,6 +12,7 @@ mod etcd;
 mod limits;
 mod load;
 mod nodes;
+mod outage;
 mod pairs;
 mod peers;
 mod post;
@@ -28,7 +29,7 @@ fn rounds() -> usize {
 }
 
 /// The sections that are not measured unless they are asked for: they need other programs.
-const BESIDE_OTHERS: [&str; 3] = ["beside", "peers", "peers-disk"];
+const BESIDE_OTHERS: [&str; 4] = ["beside", "peers", "peers-disk", "outage"];
 
 /// How long one measurement takes.
 const MEASURED: Duration = Duration::from_secs(2);
@@ -37,7 +38,7 @@ fn main() {
     if let Ok(role) = env::var("BENCH_ROLE") {
         return shapes::play(&role, &env::var("BENCH_OF").unwrap_or_default());
     }
-    let sections: [(&str, &str, fn()); 11] = [
+    let sections: [(&str, &str, fn()); 12] = [
         ("writes", "appends", writes::writes),
         ("shapes", "beside the floor and beside a pair of calls per request", pairs::shapes),
         ("growth", "a long log", limits::growth),
@@ -49,6 +50,7 @@ fn main() {
         ("beside", "this build beside another", pairs::beside),
         ("peers", "in memory, beside Redis, etcd and NATS", pairs::peers_in_memory),
         ("peers-disk", "on disk, beside Redis, etcd and NATS", pairs::peers_on_disk),
+        ("outage", "the master ends under load, beside the leader of etcd", outage::outage),
     ];
     let asked: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, what, run) in sections {

@@ -11,6 +11,7 @@ use common::client::Client;
 use serde_json::Value;
 
 use crate::load::Protocol;
+use crate::peers::wait_until;
 
 /// A process that is killed when it is no longer needed.
 pub struct Node {
@@ -91,6 +92,14 @@ impl Node {
     /// Its id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it this signal and waits until it has ended.
+    pub fn end(&mut self, signal: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{signal} could not be sent to {id}");
+        wait_until("at its end", || self.child.try_wait().is_ok_and(|status| status.is_some()));
     }
 
     /// Ends it now.
@@ -176,19 +185,22 @@ impl Ours {
     pub fn start(&self, protocol: impl Protocol + 'static) -> Cluster {
         let directory = self.on_disk.then(|| fresh_directory("ours"));
         let start = if self.telling { Node::start_telling } else { Node::start };
-        let command = |program: &str, name: &str| {
-            let mut command = Command::new(self.build.join(program));
-            if let Some(directory) = &directory {
-                command.env("DATA_DIR", directory.join(name));
-            }
-            command
-        };
+        let command = |program, name| self.command(program, name, directory.as_deref());
         let secondaries: Vec<Node> =
             ["first", "second"].map(|name| start(&mut command("secondary", name))).into();
         let master = start(command("master", "master").env("SECONDARIES", urls(&secondaries)));
         let mut cluster = with_master(master, secondaries, protocol);
         cluster.directory = directory;
         cluster
+    }
+
+    /// What starts this program, with its log in this directory if there is one.
+    pub fn command(&self, program: &str, name: &str, directory: Option<&Path>) -> Command {
+        let mut command = Command::new(self.build.join(program));
+        if let Some(directory) = directory {
+            command.env("DATA_DIR", directory.join(name));
+        }
+        command
     }
 }
 

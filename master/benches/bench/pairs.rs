@@ -3,7 +3,7 @@
 use std::env;
 
 use crate::nodes::{Cluster, Ours, ours, role, secondaries, urls, with_master};
-use crate::peers::{ALL, Kept, Peer};
+use crate::peers::{Kept, Peer, installed};
 use crate::post::short;
 use crate::report::{median, table};
 use crate::rounds;
@@ -126,14 +126,9 @@ pub fn peers_on_disk() {
     peers(|peer| peer.kept != Kept::Memory);
 }
 
-/// Those that are not installed are named.
 fn peers(which: fn(&Peer) -> bool) {
     let mut lines = Vec::new();
-    for peer in ALL.iter().filter(|peer| which(peer)) {
-        if !peer.is_installed() {
-            println!("skipped: {} is not installed", peer.name);
-            continue;
-        }
+    for peer in installed(which) {
         let ours = Ours { on_disk: peer.kept != Kept::Memory, ..Ours::new() };
         let name = format!("{} ({} acks, {:?})", peer.name, peer.acks, peer.kept);
         let (this, other) = (|| ours.start(short()), || peer.start(100));

@@ -40,8 +40,7 @@ pub enum Kept {
     Disk,
 }
 
-/// All of them.
-pub const ALL: [Peer; 6] = [
+const ALL: [Peer; 6] = [
     peer("Redis WAIT 2", "all", Kept::Memory, "redis-server", redis),
     peer("etcd, no fsync", "quorum", Kept::Memory, "etcd", etcd),
     peer("NATS R3 memory", "quorum", Kept::Memory, "nats-server", nats),
@@ -60,12 +59,19 @@ const fn peer(
     Peer { name, acks, kept, program, start }
 }
 
-impl Peer {
-    /// Whether its program is installed.
-    pub fn is_installed(&self) -> bool {
-        Command::new(self.program).arg("--version").output().is_ok()
-    }
+/// Those of them that are installed; the others are named.
+pub fn installed(which: impl Fn(&Peer) -> bool) -> impl Iterator<Item = &'static Peer> {
+    ALL.iter().filter(move |peer| {
+        let is_meant = which(peer);
+        let is_installed = is_meant && Command::new(peer.program).arg("--version").output().is_ok();
+        if is_meant && !is_installed {
+            println!("skipped: {} is not installed", peer.name);
+        }
+        is_installed
+    })
+}
 
+impl Peer {
     /// Starts three nodes of it.
     pub fn start(&self, message_bytes: usize) -> Cluster {
         (self.start)(self.kept, message_bytes)
@@ -82,6 +88,16 @@ pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
         assert!(start.elapsed() < SOON, "not {what} within {SOON:?}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until one of these nodes is so, and returns its place.
+pub fn wait_for_one(what: &str, nodes: &[Node], is_so: impl Fn(&Node) -> bool) -> usize {
+    let mut found = None;
+    wait_until(what, || {
+        found = nodes.iter().position(&is_so);
+        found.is_some()
+    });
+    found.expect("it was just found")
 }
 
 // Redis

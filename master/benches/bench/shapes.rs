@@ -144,12 +144,8 @@ fn serve(floor: &Floor, mut stream: TcpStream) {
 fn pair_master(secondaries: &str) {
     let clients: Vec<Client> =
         secondaries.split(',').map(|url| Client::new(url, Duration::from_secs(30))).collect();
-    let limits = Limits {
-        max_in_flight: 1024,
-        max_body_bytes: 1 << 20,
-        timeout: Duration::from_secs(60),
-        always: &[],
-    };
+    let limits =
+        Limits { max_in_flight: 1024, max_body_bytes: 1 << 20, timeout: Duration::from_secs(60) };
     let listener = Listener::bind("127.0.0.1", 0).expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     let log = Mutex::new(Vec::<Message>::new());

@@ -1,7 +1,7 @@
 //! Masters that stand by for each other, and their secondaries.
 
 use super::directory::Directory;
-use super::history::{Writer, check};
+use super::history::History;
 use super::node::{Node, Role, Settings};
 use super::writers::Clients;
 use super::{SOON, wait_until};
@@ -63,20 +63,25 @@ impl Masters {
         })
     }
 
-    /// Checks what the writers were told against the logs of the master and the secondaries.
-    pub fn check(&self, writers: &[Writer]) {
-        let master = self.wait_for_one_master();
-        let nodes = [master, &self.secondaries[0], &self.secondaries[1]];
-        let logs = wait_until("equal logs", SOON, || {
-            let logs: Vec<_> = nodes.iter().map(|node| all_of(node)).collect();
-            let lengths: Vec<_> = logs.iter().map(Vec::len).collect();
-            let equal = logs.iter().all(|log| *log == logs[0]);
-            if equal { Ok(logs) } else { Err(format!("lengths {lengths:?}")) }
-        });
-        let acknowledged = writers.iter().flat_map(|w| &w.posted).filter(|(_, at)| at.is_some());
-        assert!(acknowledged.count() > 50, "too little was written to mean anything");
-        check(writers, &logs).unwrap_or_else(|wrong| panic!("{wrong}"));
+    /// Checks what clients were told against the logs of the master and the secondaries.
+    pub fn check(&self, history: &History) {
+        self.wait_for_one_master();
+        let logs = equal_logs(&self.masters, &self.secondaries);
+        assert!(history.acknowledged() > 50, "too little was written to mean anything");
+        history.check(&logs).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
+}
+
+/// The logs of the master that reigns and the secondaries, once they are equal.
+pub fn equal_logs(masters: &[Node], secondaries: &[Node]) -> Vec<Vec<String>> {
+    wait_until("equal logs", SOON, || {
+        let master = masters.iter().find(|master| master.get("/ready").status == 200);
+        let nodes = master.into_iter().chain(secondaries);
+        let logs: Vec<_> = nodes.map(all_of).collect();
+        let is_equal = logs.len() > secondaries.len() && logs.iter().all(|log| *log == logs[0]);
+        let lengths: Vec<_> = logs.iter().map(Vec::len).collect();
+        if is_equal { Ok(logs) } else { Err(format!("lengths {lengths:?}")) }
+    })
 }
 
 /// The log of a node with what is not committed.

@@ -19,7 +19,9 @@ pub mod masters;
 pub mod node;
 pub mod output;
 pub mod port;
+pub mod readers;
 pub mod relay;
+pub mod small_disk;
 pub mod writers;
 
 use std::fmt::Display;

@@ -101,11 +101,16 @@ impl Node {
 
     /// Starts it again on the same port, after it was killed or has stopped.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with flags.
+    pub fn restart_with(&mut self, flags: &[&str]) {
         self.settings.retain(|(name, _)| name != "PORT");
         self.settings.push(("PORT".into(), self.addr.port().to_string()));
         let (role, settings, printed) = (self.role, &self.settings, self.printed.clone());
         self.child = wait_until("started again", SOON, || {
-            let (mut child, addr) = launch(role, settings, &[], &printed);
+            let (mut child, addr) = launch(role, settings, flags, &printed);
             addr.inspect_err(|_| {
                 let _ = (child.kill(), child.wait());
             })?;
