@@ -51,7 +51,7 @@ main() {
     forbid 'master::(routes|write|calls)' "state lies below those who use it" master/src/state.rs
     forbid 'master::(routes|write)' "calls lie below a write" master/src/calls.rs
     forbid master::routes "a write lies below the routes" master/src/write.rs
-    forbid secondary::routes "the replica lies below the routes" secondary/src/replica.rs
+    forbid secondary::routes "the replica lies below the routes" secondary/src/{replica,promises}.rs
 
     only common/src/http/ tiny_http "http is the only user of tiny_http"
     only common/src/client ureq "client is the only user of ureq"

@@ -82,7 +82,7 @@
 //! calls are out, and counts itself as a holder of an entry only when the entry is on its disk;
 //! reads show nothing before that. A new reign is on the disk before any entry is sent in it, and a
 //! promise, with everything accepted before it, before it is answered. Without a file a restarted
-//! node starts empty and is sent the log again, or fetches it (`master::recovery`).
+//! node starts empty and is sent the log again, or fetches it (`master::fetch`).
 //!
 //! # Deliberately not here
 //!

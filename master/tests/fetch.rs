@@ -12,11 +12,9 @@ use serde_json::json;
 use support::binary::Role;
 use support::directory::Directory;
 use support::fake::{Fake, respond};
-use support::node::{Node, Settings};
+use support::masters::QUICK;
+use support::node::Node;
 use support::{SOON, wait_until};
-
-/// A master is missed after a second.
-const QUICK: Settings = &[("HEARTBEAT_MS", "100"), ("UNHEALTHY_AFTER", "10")];
 
 /// A message of which a piece carries one.
 fn long(number: u64) -> String {
@@ -70,7 +68,7 @@ fn endless() -> Fake {
 }
 
 #[test]
-fn a_log_without_an_end_is_not_taken_over() {
+fn an_endless_log_is_not_taken_over() {
     // Goal: the master says why it waits, and asks for nothing beyond the limit.
     let secondary = endless();
     let limit = [QUICK, &[("MAX_LOG_BYTES", "10000000")]].concat();

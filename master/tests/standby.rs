@@ -12,12 +12,9 @@ use serde_json::json;
 use support::directory::Directory;
 use support::fake::{Fake, respond};
 use support::history::Dice;
-use support::masters::{Masters, all_of};
-use support::node::{Node, Role, Settings};
+use support::masters::{Masters, QUICK, all_of};
+use support::node::{Node, Role};
 use support::{SOON, at_once, wait_until};
-
-/// A master is missed after a second.
-const QUICK: Settings = &[("HEARTBEAT_MS", "100"), ("UNHEALTHY_AFTER", "10")];
 
 #[test]
 fn a_standby_says_who_reigns() {

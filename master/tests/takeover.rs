@@ -18,12 +18,10 @@ use support::cluster::Cluster;
 use support::directory::{Directory, copy_directory};
 use support::disk::Disk;
 use support::fake::{Fake, ack, healthy, respond};
+use support::masters::QUICK;
 use support::node::{Node, Settings};
 use support::relay::Relay;
 use support::{SOON, wait_until};
-
-/// A master is missed after a second.
-const QUICK: Settings = &[("HEARTBEAT_MS", "100"), ("UNHEALTHY_AFTER", "10")];
 
 /// How long a message may take that cannot be acknowledged.
 const BRIEFLY: Duration = Duration::from_millis(500);
@@ -38,6 +36,11 @@ fn reigning(urls: &[String], settings: Settings) -> Node {
     let master = masters(urls, settings);
     master.wait_until_ready();
     master
+}
+
+/// The same with its log in there.
+fn reigning_in(directory: &Directory, name: &str, urls: &[String]) -> Node {
+    reigning(urls, &[QUICK, &[("DATA_DIR", &directory.of(name))]].concat())
 }
 
 /// Posts a message that so many nodes must acknowledge.
@@ -62,6 +65,11 @@ fn wait_for_log(node: &Node, expected: &[&str]) {
         answer if answer.status == 200 && answer.messages() == expected => Ok(()),
         answer => Err(format!("{answer:?}: {}", answer.text())),
     });
+}
+
+/// Waits until the master and its secondaries show this log.
+fn wait_for_logs(master: &Node, secondaries: &[Node], expected: &[&str]) {
+    [master].into_iter().chain(secondaries).for_each(|node| wait_for_log(node, expected));
 }
 
 /// Lets a secondary take messages past its master.
@@ -107,9 +115,7 @@ fn a_new_master_waits_for_a_frozen_majority() {
     secondaries[0].thaw();
     master.wait_until_ready();
     post(&master, 3, "m3");
-    for node in [&master, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["m1", "m2", "m3"]);
-    }
+    wait_for_logs(&master, &secondaries, &["m1", "m2", "m3"]);
 }
 
 // Split brain
@@ -140,9 +146,7 @@ fn of_two_masters_one_acknowledges_a_majority() {
     to_first.iter().for_each(Relay::mend);
     first.wait_until_not_ready(&second.url());
     post(&second, 3, "m4");
-    for node in [&second, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["m1", "m2", "m3", "m4"]);
-    }
+    wait_for_logs(&second, &secondaries, &["m1", "m2", "m3", "m4"]);
 }
 
 #[test]
@@ -163,9 +167,7 @@ fn a_deposed_masters_tail_comes_to_nothing() {
     second.kill();
     first.wait_until_ready();
     post(&first, 3, "m3");
-    for node in [&first, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["m1", "m2", "m3"]);
-    }
+    wait_for_logs(&first, &secondaries, &["m1", "m2", "m3"]);
 }
 
 // Raft's figure 8
@@ -178,8 +180,8 @@ fn a_later_tail_does_not_beat_what_is_committed() {
     let directory = Directory::new();
     let mut secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
     let urls = secondaries.each_ref().map(Node::url);
-    let (own, other) = (directory.of("m0"), directory.of("m1"));
-    let mut first = reigning(&urls, &[QUICK, &[("DATA_DIR", own.as_str())]].concat());
+    let other = directory.of("m1");
+    let mut first = reigning_in(&directory, "m0", &urls);
     post(&first, 3, "a");
     secondaries.iter_mut().for_each(Node::kill);
     post(&first, 1, "b");
@@ -187,7 +189,7 @@ fn a_later_tail_does_not_beat_what_is_committed() {
     // A reign of its own, of which nobody hears.
     copy_directory(&directory.of("s0"), &other);
     promote(&other);
-    let mut between = reigning(&[], &[("DATA_DIR", other.as_str())]);
+    let mut between = reigning_in(&directory, "m1", &[]);
     post(&between, 1, "x");
     between.kill();
     drop(between);
@@ -200,11 +202,9 @@ fn a_later_tail_does_not_beat_what_is_committed() {
     });
     assert_eq!(first.log(), ["a", "b"]);
     first.kill();
-    let last = reigning(&urls, &[QUICK, &[("DATA_DIR", other.as_str())]].concat());
+    let last = reigning_in(&directory, "m1", &urls);
     post(&last, 3, "c");
-    for node in [&last, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["a", "b", "c"]);
-    }
+    wait_for_logs(&last, &secondaries, &["a", "b", "c"]);
     let dropped = directory.dropped("m1");
     assert!(dropped.len() == 1 && dropped[0].ends_with(r#""msg":"x"}"#), "{dropped:?}");
 }
@@ -240,9 +240,7 @@ fn a_piece_of_a_log_has_no_higher_rank() {
     );
     let last = reigning(&secondaries.each_ref().map(Node::url), QUICK);
     post(&last, 3, "m4");
-    for node in [&last, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["m1", "m2", "m3", "m4"]);
-    }
+    wait_for_logs(&last, &secondaries, &["m1", "m2", "m3", "m4"]);
 }
 
 // Empty reign
@@ -309,9 +307,7 @@ fn a_stray_message_does_not_raise_the_rank() {
         master.restart();
         master.wait_until_ready();
         post(&master, 3, "m3");
-        for node in [&master, &secondaries[0], &secondaries[1]] {
-            wait_for_log(node, &["m1", "m2", "m3"]);
-        }
+        wait_for_logs(&master, &secondaries, &["m1", "m2", "m3"]);
     }
 }
 
@@ -359,9 +355,7 @@ fn the_log_of_an_original_master_is_kept() {
     master.wait_until_ready();
     assert_eq!(master.log(), ["stray"]);
     post(&master, 3, "m2");
-    for node in [&master, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["stray", "m2"]);
-    }
+    wait_for_logs(&master, &secondaries, &["stray", "m2"]);
 }
 
 // A better log is known
@@ -394,9 +388,7 @@ fn a_better_log_is_fetched_however_long_it_takes() {
     IS_BUSY.store(false, SeqCst);
     second.wait_until_ready();
     post(&second, 3, "m3");
-    for node in [&second, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &["m1", "m2", "m3"]);
-    }
+    wait_for_logs(&second, &secondaries, &["m1", "m2", "m3"]);
 }
 
 // An old master that must not reign
@@ -408,9 +400,7 @@ fn an_old_masters_directory_harms_nobody() {
     let directory = Directory::new();
     let mut secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
     let urls = secondaries.each_ref().map(Node::url);
-    let own = directory.of("m0");
-    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-    let mut first = reigning(&urls, &settings);
+    let mut first = reigning_in(&directory, "m0", &urls);
     post(&first, 3, "m1");
     secondaries.iter_mut().for_each(Node::kill);
     post(&first, 1, "lost");
@@ -434,9 +424,7 @@ fn an_old_masters_directory_harms_nobody() {
     post(&first, 3, "m21");
     let log: Vec<String> = (1..=21).map(|number| format!("m{number}")).collect();
     let log: Vec<&str> = log.iter().map(String::as_str).collect();
-    for node in [&first, &secondaries[0], &secondaries[1]] {
-        wait_for_log(node, &log);
-    }
+    wait_for_logs(&first, &secondaries, &log);
 }
 
 #[test]
@@ -445,9 +433,7 @@ fn an_own_directory_needs_one_follower() {
     // for another one may have reigned; one that has followed nobody since is enough.
     let directory = Directory::new();
     let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
-    let own = directory.of("m0");
-    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-    let mut master = reigning(&secondaries.each_ref().map(Node::url), &settings);
+    let mut master = reigning_in(&directory, "m0", &secondaries.each_ref().map(Node::url));
     post(&master, 3, "m1");
     secondaries.iter().for_each(Node::freeze);
     master.kill();
@@ -472,9 +458,7 @@ fn a_promise_does_not_make_a_follower() {
         let is_refused = request.what == "POST /promise" && REFUSES.load(SeqCst);
         is_refused.then_some((503, r#"{"error":"busy"}"#))
     });
-    let own = directory.of("m0");
-    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-    let mut first = reigning(&[proxy.url(), secondaries[1].url()], &settings);
+    let mut first = reigning_in(&directory, "m0", &[proxy.url(), secondaries[1].url()]);
     post(&first, 3, "m1");
     first.kill();
     let relay = Relay::to(secondaries[1].addr());
@@ -511,8 +495,7 @@ fn an_old_backup_is_not_the_own_directory() {
     let directory = Directory::new();
     let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
     let (own, backup) = (directory.of("m0"), directory.of("backup"));
-    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-    let mut master = reigning(&secondaries.each_ref().map(Node::url), &settings);
+    let mut master = reigning_in(&directory, "m0", &secondaries.each_ref().map(Node::url));
     post(&master, 3, "m1");
     master.kill();
     copy_directory(&own, &backup);
@@ -542,8 +525,7 @@ fn a_promoted_backup_needs_a_quorum_of_promises() {
     let secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
     let relay = Relay::to(secondaries[1].addr());
     let (own, backup) = (directory.of("m0"), directory.of("backup"));
-    let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-    let mut master = reigning(&[secondaries[0].url(), relay.url()], &settings);
+    let mut master = reigning_in(&directory, "m0", &[secondaries[0].url(), relay.url()]);
     post(&master, 3, "m1");
     master.kill();
     copy_directory(&own, &backup);
@@ -727,9 +709,7 @@ fn a_newborn_master_harms_no_secondary_with_a_log() {
         let directory = Directory::new();
         let mut secondaries = [durable(&directory, "s0"), durable(&directory, "s1")];
         let urls = secondaries.each_ref().map(Node::url);
-        let own = directory.of("m0");
-        let settings = [QUICK, &[("DATA_DIR", own.as_str())]].concat();
-        let mut first = reigning(&urls, &settings);
+        let mut first = reigning_in(&directory, "m0", &urls);
         post(&first, 3, "m1");
         post(&first, 3, "m2");
         first.kill();
@@ -750,9 +730,7 @@ fn a_newborn_master_harms_no_secondary_with_a_log() {
             ready.copied().ok_or("none")
         });
         assert_eq!(master.post_to(3, "m3", SOON).status, 201);
-        for node in [master, &secondaries[0], &secondaries[1]] {
-            wait_for_log(node, &["m1", "m2", "m3"]);
-        }
+        wait_for_logs(master, &secondaries, &["m1", "m2", "m3"]);
         let dropped = [directory.dropped("s0"), directory.dropped("s1")].concat();
         assert!(dropped.is_empty(), "{dropped:?}");
     }

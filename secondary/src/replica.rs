@@ -32,17 +32,14 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::entries::{Epoch, Log, Message, NotAccepted, Seq};
+use common::entries::{Log, Message, NotAccepted, Seq};
 use common::follow::{Bells, Source};
 use common::locked::locked;
 use common::logging::excerpt;
 use common::random::random;
-use common::reign::{Facts, Reign};
+use common::reign::Facts;
 use common::store::{Opened, Store, StoreError, TRANSACTION_BYTES};
-use common::wire::{
-    Ack, Conflict, Heard, Heartbeat, Numbered, Position, Promise, Refusal, Replicate, Standing,
-    Told,
-};
+use common::wire::{Ack, Conflict, Numbered, Refusal, Replicate};
 use log::{debug, error, info, warn};
 
 use crate::copy::{Contradiction, Copy};
@@ -90,12 +87,12 @@ pub struct Replica {
 
 /// What the lock protects: the copy, and how much of it is stored.
 #[derive(Debug, Default)]
-struct State {
-    copy: Copy,
+pub(crate) struct State {
+    pub(crate) copy: Copy,
     /// The last entry that is on the disk.
-    stored: Seq,
+    pub(crate) stored: Seq,
     /// The facts that are on the disk.
-    noted: Facts,
+    pub(crate) noted: Facts,
     /// A thread is writing to the disk.
     writing: bool,
     /// The last entry that was left by a drop since the last write began.
@@ -105,15 +102,15 @@ struct State {
     /// The last call with new entries found no room.
     full: bool,
     /// The name of this run of the process.
-    instance: String,
+    pub(crate) instance: String,
     /// Entries accepted since the start.
     accepted: u64,
 }
 
-type Guard<'a> = MutexGuard<'a, State>;
+pub(crate) type Guard<'a> = MutexGuard<'a, State>;
 
 /// Why a call was not obeyed.
-enum Failed {
+pub(crate) enum Failed {
     Refused(Refusal),
     Disk(StoreError),
 }
@@ -158,87 +155,9 @@ impl Replica {
         self.lock().read_only()
     }
 
-    /// Why this copy should not be read as if it were up to date; `None` when it may be.
-    pub fn not_ready_reason(&self) -> Option<String> {
-        let state = self.lock();
-        if let Some(why) = state.read_only() {
-            return Some(format!("read-only, {why}"));
-        }
-        state.copy.not_ready_reason(state.stored, Instant::now())
-    }
-
-    /// Whether a master of ours was ever promised or followed.
-    pub fn is_driven(&self) -> bool {
-        self.lock().copy.facts.promised.epoch > Epoch::default()
-    }
-
     /// The number of entries.
     pub fn count(&self) -> u64 {
         self.lock().stored.0
-    }
-
-    /// Where the copy stands.
-    pub fn standing(&self) -> Standing {
-        self.lock().standing()
-    }
-
-    /// Records where the master stands, and answers where this copy does. A heartbeat of a reign
-    /// that is over, or of none, changes nothing.
-    /// Fails when what must not be forgotten could not be written to the disk.
-    pub fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Standing, StoreError> {
-        let (mut state, reign) = (self.lock(), heartbeat.reign);
-        if reign.epoch > Epoch::default() && state.copy.facts.allow(reign) {
-            let (start, epoch) = (heartbeat.reign_start, heartbeat.reign_start_epoch);
-            state.copy.follow(reign);
-            state.copy.hear(heartbeat, Instant::now());
-            if let Some(start) = start {
-                if let Some(found) = state.copy.contradiction_at_start(start, epoch) {
-                    // A master finds out with its next call.
-                    let _ = self.resolve(&mut state, found);
-                }
-                state.copy.verify_start(start, epoch);
-                let _ = self.reach(&mut state, start);
-            }
-            self.ring(&state);
-            state = self.persist(state, Seq::NONE)?;
-        }
-        Ok(state.standing())
-    }
-
-    /// Promises to obey no reign before this one any more. The answer says where the copy stands,
-    /// and whom it has followed until now; everything accepted before is on the disk.
-    /// Fails with a refusal in the first place, or with what is wrong with the disk.
-    pub fn promise(&self, promise: Promise) -> Result<Result<Standing, Refusal>, StoreError> {
-        match self.try_promise(promise) {
-            Ok(standing) => Ok(Ok(standing)),
-            Err(Failed::Refused(refusal)) => Ok(Err(refusal)),
-            Err(Failed::Disk(error)) => Err(error),
-        }
-    }
-
-    fn try_promise(&self, Promise { reign, url, takeover }: Promise) -> Result<Standing, Failed> {
-        let mut state = self.lock();
-        state.check_disk()?;
-        state.check_reign(reign)?;
-        let heard = state.copy.hears(Instant::now());
-        let heard = heard.filter(|heard| heard.is_other(reign.master, &url));
-        if let Some(heard) = heard.filter(|_| !takeover) {
-            let error = format!("The master {} is heard", heard.url);
-            return Err(Failed::Refused(state.refuse(Conflict::LivingMaster, error)));
-        }
-        if !takeover && state.copy.may_have_missed(reign, Instant::now()) {
-            let error = "It has just started and may have missed a living master".into();
-            return Err(Failed::Refused(state.refuse(Conflict::LivingMaster, error)));
-        }
-        let follows = state.copy.facts.follows();
-        state.copy.promise(reign);
-        let candidate = Heard { master: reign.master, url, is_candidate: true };
-        state.copy.expect(candidate, Instant::now());
-        let last = state.copy.log.last_seq();
-        let state = self.persist(state, last)?;
-        state.check_reign(reign)?;
-        info!("promised epoch={reign} master={}", reign.master);
-        Ok(Standing { follows, ..state.standing() })
     }
 
     /// Does what a master's call asks for.
@@ -303,7 +222,7 @@ impl Replica {
     }
 
     /// Drops what contradicts the master's log. Fails when it must be kept.
-    fn resolve(&self, state: &mut State, found: Contradiction) -> Result<(), Failed> {
+    pub(crate) fn resolve(&self, state: &mut State, found: Contradiction) -> Result<(), Failed> {
         let first = match found {
             Contradiction::Droppable(first) => first,
             Contradiction::Final(seq) => return Err(Failed::Refused(state.refuse_diverged(seq))),
@@ -323,7 +242,7 @@ impl Replica {
     }
 
     /// The copy may have reached the beginning of the reign: then nothing older remains beyond it.
-    fn reach(&self, state: &mut State, start: Seq) -> Result<(), Failed> {
+    pub(crate) fn reach(&self, state: &mut State, start: Seq) -> Result<(), Failed> {
         if let Some(found) = state.copy.remains(start) {
             self.resolve(state, found)?;
         }
@@ -333,7 +252,11 @@ impl Replica {
 
     /// Returns when every entry up to this one, as far as it is still in the log, and the facts are
     /// on the disk.
-    fn persist<'a>(&'a self, mut state: Guard<'a>, until: Seq) -> Result<Guard<'a>, StoreError> {
+    pub(crate) fn persist<'a>(
+        &'a self,
+        mut state: Guard<'a>,
+        until: Seq,
+    ) -> Result<Guard<'a>, StoreError> {
         let deadline = Instant::now() + DISK_TIMEOUT;
         while !state.is_stored(until) {
             state.check_disk()?;
@@ -380,11 +303,11 @@ impl Replica {
         state
     }
 
-    fn ring(&self, state: &State) {
+    pub(crate) fn ring(&self, state: &State) {
         self.bells.ring(state.stored, state.committed_seq());
     }
 
-    fn lock(&self) -> Guard<'_> {
+    pub(crate) fn lock(&self) -> Guard<'_> {
         locked(&self.state)
     }
 }
@@ -401,32 +324,8 @@ impl Source for Replica {
 }
 
 impl State {
-    fn position(&self) -> Position {
-        let last_seq = self.copy.last_counted(self.stored);
-        Position {
-            last_seq,
-            last_epoch: self.copy.log.epoch_of(last_seq),
-            epoch: self.copy.facts.promised.epoch,
-            log_epoch: Some(self.noted.log_epoch),
-            instance: self.instance.clone(),
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        let facts = &self.copy.facts;
-        Standing {
-            position: self.position(),
-            master: facts.promised.master,
-            follows: facts.follows(),
-            committed_seq: self.committed_seq(),
-            has_followers: false,
-            told: Box::new(Told { dropped_entries: self.copy.dropped, ..Told::default() }),
-            hears: self.copy.hears(Instant::now()),
-        }
-    }
-
     /// The last entry that can be shown as committed.
-    fn committed_seq(&self) -> Seq {
+    pub(crate) fn committed_seq(&self) -> Seq {
         self.copy.facts.committed.min(self.stored)
     }
 
@@ -438,7 +337,7 @@ impl State {
         self.stored >= until.min(self.copy.log.last_seq()) && are_facts
     }
 
-    fn check_disk(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_disk(&self) -> Result<(), StoreError> {
         self.disk_failed.clone().map_or(Ok(()), Err)
     }
 
@@ -447,25 +346,10 @@ impl State {
         self.disk_failed = Some(error.clone());
     }
 
-    fn read_only(&self) -> Option<String> {
+    pub(crate) fn read_only(&self) -> Option<String> {
         let full = "the log is full: MAX_LOG_BYTES is less than the master's";
         let failed = self.disk_failed.as_ref().map(|error| format!("the disk has failed: {error}"));
         failed.or(self.full.then(|| full.into()))
-    }
-
-    /// Refuses a reign that is over.
-    fn check_reign(&self, reign: Reign) -> Result<(), Failed> {
-        let known = self.copy.facts.promised;
-        if self.copy.facts.allow(reign) {
-            return Ok(());
-        }
-        warn!("refused a stale master epoch={reign} known_epoch={known}");
-        let error = if reign.epoch < known.epoch {
-            format!("Epoch {reign} is over: epoch {known} has begun")
-        } else {
-            format!("Epoch {reign} is another master's")
-        };
-        Err(Failed::Refused(self.refuse(Conflict::StaleEpoch, error)))
     }
 
     /// Takes the call's entries into the log and returns how many are new.
@@ -492,7 +376,7 @@ impl State {
         self.refuse(Conflict::Diverged, format!("Another entry is held at {seq}"))
     }
 
-    fn refuse(&self, code: Conflict, error: String) -> Refusal {
+    pub(crate) fn refuse(&self, code: Conflict, error: String) -> Refusal {
         Refusal { error, code, position: self.position() }
     }
 }
@@ -511,7 +395,9 @@ fn log_accepted(call: &Numbered, new: u64) {
 mod tests {
     use std::thread;
 
-    use common::reign::MasterId;
+    use common::entries::Epoch;
+    use common::reign::{MasterId, Reign};
+    use common::wire::{Heartbeat, Promise, Standing};
 
     use super::*;
 

@@ -1,8 +1,10 @@
 //! The master's own disk, as one more line: it has what is written, and is sent what it lacks.
 
+use std::time::Instant;
+
 use common::entries::{Batch, Log, Seq};
 
-use super::When;
+use super::{LineId, Lines, When};
 
 /// The master's disk.
 ///
@@ -60,5 +62,46 @@ impl Disk {
 
     pub(super) fn fail(&mut self) {
         self.failed = true;
+    }
+}
+
+impl Lines {
+    /// The last entry that the master itself holds for good: with a disk, the last one on it.
+    pub fn stored_seq(&self) -> Seq {
+        self.disk.as_ref().map_or(self.last, Disk::acked_seq)
+    }
+
+    /// Whether a write to the master's disk has failed.
+    pub fn disk_has_failed(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::has_failed)
+    }
+
+    /// Whether a transaction is being written.
+    pub fn disk_is_writing(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::is_writing)
+    }
+
+    /// The disk's place behind the secondaries.
+    pub fn disk_id(&self) -> LineId {
+        self.secondaries.len()
+    }
+
+    /// Begins a transaction of about `most_bytes`, if one may start; it must then be settled.
+    pub fn claim_disk(&mut self, log: &Log, most_bytes: usize, now: Instant) -> Option<Batch> {
+        if !self.due(self.disk_id(), false).is_due(now) {
+            return None;
+        }
+        Some(self.disk.as_mut()?.begin_write(log, most_bytes))
+    }
+
+    /// The transaction whose last entry is `last` is on the disk.
+    pub fn settle_disk(&mut self, last: Seq) {
+        self.disk.iter_mut().for_each(|disk| disk.settle(last));
+        self.commit();
+    }
+
+    /// A write to the disk has failed: nothing more is written.
+    pub fn fail_disk(&mut self) {
+        self.disk.iter_mut().for_each(Disk::fail);
     }
 }

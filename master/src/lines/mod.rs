@@ -32,14 +32,16 @@
 //! A secondary says in every answer which process it is. When the process changes, everything that
 //! the former one acknowledged is forgotten, and its late answers no longer count.
 
+mod answers;
 mod disk;
 mod gather;
 mod line;
+mod quorum;
 mod verdict;
 
 use std::time::{Duration, Instant};
 
-use common::entries::{Batch, Epoch, Log, Seq};
+use common::entries::{Epoch, Log, Seq};
 use common::reign::Reign;
 use common::wire::{Caller, Position, Standing};
 
@@ -216,75 +218,9 @@ impl Lines {
         self.commit();
     }
 
-    /// The last entry that the master itself holds for good: with a disk, the last one on it.
-    pub fn stored_seq(&self) -> Seq {
-        self.disk.as_ref().map_or(self.last, Disk::acked_seq)
-    }
-
-    /// Whether a write to the master's disk has failed.
-    pub fn disk_has_failed(&self) -> bool {
-        self.disk.as_ref().is_some_and(Disk::has_failed)
-    }
-
-    /// Whether a transaction is being written.
-    pub fn disk_is_writing(&self) -> bool {
-        self.disk.as_ref().is_some_and(Disk::is_writing)
-    }
-
-    /// The disk's place behind the secondaries.
-    pub fn disk_id(&self) -> LineId {
-        self.secondaries.len()
-    }
-
-    /// Begins a transaction of about `most_bytes`, if one may start; it must then be settled.
-    pub fn claim_disk(&mut self, log: &Log, most_bytes: usize, now: Instant) -> Option<Batch> {
-        if !self.due(self.disk_id(), false).is_due(now) {
-            return None;
-        }
-        Some(self.disk.as_mut()?.begin_write(log, most_bytes))
-    }
-
-    /// The transaction whose last entry is `last` is on the disk.
-    pub fn settle_disk(&mut self, last: Seq) {
-        self.disk.iter_mut().for_each(|disk| disk.settle(last));
-        self.commit();
-    }
-
-    /// A write to the disk has failed: nothing more is written.
-    pub fn fail_disk(&mut self) {
-        self.disk.iter_mut().for_each(Disk::fail);
-    }
-
-    /// The last entry that a quorum has held. It does not go back when a secondary forgets.
-    pub fn committed_seq(&self) -> Seq {
-        self.committed
-    }
-
-    fn commit(&mut self) {
-        // A copy that has not reached the beginning of the reign may be one of an older log.
-        let reached = |acked: Seq| if acked >= self.reign_start { acked.0 } else { 0 };
-        let acked = self.secondaries.iter().map(|line| reached(line.acked_seq()));
-        let held = acked.chain([self.stored_seq().0]).collect();
-        self.committed = self.committed.max(Seq(concern::committed(held, self.quorum)));
-    }
-
-    /// A quorum has answered heartbeats of this number or a greater one in the epoch of this reign,
-    /// the master included: when the first of those was sent, nobody else reigned.
-    pub fn answered_number(&self) -> u64 {
-        let mut answered: Vec<u64> = self.secondaries.iter().map(Line::answered).collect();
-        answered.push(u64::MAX);
-        concern::committed(answered, self.quorum)
-    }
-
     /// A heartbeat was answered, or was not; returns the new health if it has changed.
     pub fn beat(&mut self, line: LineId, answered: bool) -> Option<Health> {
         self.secondaries[line].beat(answered)
-    }
-
-    /// The number of nodes that are not known to be away, the master included.
-    pub fn reachable(&self) -> usize {
-        let can_follow = |line: &&Line| line.health() != Health::Unhealthy && !line.diverged();
-        1 + self.secondaries.iter().filter(can_follow).count()
     }
 
     /// The lines to the secondaries, in the order of the settings.
@@ -310,13 +246,6 @@ impl Lines {
     /// The last entry of the log.
     pub fn last_seq(&self) -> Seq {
         self.last
-    }
-
-    /// How many secondaries hold the entry. Entries from before the reign count only with the whole
-    /// log that the reign began with.
-    pub fn acks(&self, seq: Seq) -> usize {
-        let until = seq.max(self.reign_start);
-        self.secondaries.iter().filter(|line| line.acked_seq() >= until).count()
     }
 
     /// The number of the last call: those that begin from now on have greater ones.

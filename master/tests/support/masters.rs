@@ -6,6 +6,9 @@ use super::node::{Node, Role, Settings};
 use super::writers::Clients;
 use super::{SOON, wait_until};
 
+/// A master is missed after a second.
+pub const QUICK: Settings = &[("HEARTBEAT_MS", "100"), ("UNHEALTHY_AFTER", "10")];
+
 /// Masters over the same secondaries. Dropped in the order of the fields.
 #[derive(Debug)]
 pub struct Masters {
