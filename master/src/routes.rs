@@ -23,7 +23,7 @@ use crate::bodies::{AckState, Created, MasterHealth, PostMessage, ReplicationFai
 use crate::concern::Concern;
 use crate::events;
 use crate::outcome::{Missing, NotAppended, Outcome, ReadOnly, Stored};
-use crate::page::Page;
+use crate::page;
 use crate::scrape;
 use crate::state::{Options, Replication};
 use crate::succession::Succession;
@@ -46,7 +46,6 @@ pub struct Routes {
     wtimeout: Duration,
     followers: Followers,
     access: Access,
-    page: Page,
     openapi: String,
 }
 
@@ -60,7 +59,7 @@ impl Routes {
         access: Access,
     ) -> Routes {
         let (followers, openapi) = (Followers::new(followers), openapi::document(OPENAPI));
-        Routes { succession, wtimeout, followers, access, page: Page::new(), openapi }
+        Routes { succession, wtimeout, followers, access, openapi }
     }
 
     fn answer(&self, request: &Request, http: Stats) -> Response {
@@ -68,7 +67,7 @@ impl Routes {
         let path = request.path.as_str();
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         match (path, method) {
-            ("/", "GET") => self.page.answer(),
+            ("/", "GET") => page::answer(),
             ("/health", "GET") => health(replication, self.access.trusts(request)),
             // The page of another master asks it whether this one is there.
             ("/ready", "GET") => ready(replication).for_any_origin(),

@@ -156,7 +156,10 @@ fn answers_are_kept_from_other_pages() {
         assert!(parts.contains(&part), "{part} is not in {policy}");
     }
     let scripts = parts.iter().find(|part| part.starts_with("script-src")).unwrap();
-    assert!(scripts.starts_with("script-src 'sha256-") && !scripts.contains("unsafe"), "{scripts}");
+    let nonce = scripts.strip_prefix("script-src 'nonce-").and_then(|rest| rest.strip_suffix("'"));
+    let nonce = nonce.unwrap_or_else(|| panic!("{scripts}"));
+    assert!(page.text().contains(&format!("<script nonce=\"{nonce}\">")), "{scripts}");
+    assert!(nonce.len() == 32 && !cluster.master.get("/").text().contains(nonce), "used again");
     // The page of another master only learns that there is an answer.
     let ready = cluster.master.get("/ready");
     assert_eq!(ready.header("Cross-Origin-Resource-Policy"), Some("cross-origin"));
