@@ -34,8 +34,9 @@ pub fn bad_settings(role: &str, problems: &[String]) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start. `prepare` makes the handler once the address is bound, from the rules for who
-/// may ask it; `describe` is the role's part of the first log line.
+/// Runs a node until it is told to stop: exit code 0 after a stop, 1 when it could not start.
+/// `prepare` makes the handler once the address is bound, from the rules for who may ask it;
+/// `describe` is the role's part of the first log line.
 pub fn run<H: Handler>(
     role: &str,
     settings: &NodeSettings,

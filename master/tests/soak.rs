@@ -73,7 +73,7 @@ impl Field {
             [(); 2].map(|()| copies.iter().map(|copy| Relay::to(copy.addr())).collect());
         let of_master = |number: usize| {
             let urls = wires[number].iter().map(Relay::url).collect::<Vec<_>>().join(",");
-            // Secondaries in memory promise a first reign only all together.
+            // The two begin at once, perhaps over wires that are slow: only a quorum lets one begin.
             let settings = [
                 ("SECONDARIES", urls.as_str()),
                 ("RECOVERY", "quorum"),
