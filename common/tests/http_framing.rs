@@ -50,6 +50,21 @@ fn nothing_after_an_ambiguous_length_is_believed() {
     }
 }
 
+/// Goal: what another reader could take for the end of a line, and a name that is none, are refused.
+#[test]
+fn nothing_after_a_hidden_line_end_is_believed() {
+    let node = Node::start(WIDE);
+    for field in
+        ["X: a\rb", "X: a\nGET /smuggled HTTP/1.1", "X: a\0b", "X: \x1b[2J", "X(y): a", ": a"]
+    {
+        let head = format!("GET /echo HTTP/1.1\r\n{field}\r\n\r\n");
+        assert_refused(&node, 400, &format!("{head}{SMUGGLED}"));
+    }
+    for target in ["/echo\nX:", "/echo?a=\r", "/echo?\0"] {
+        assert_refused(&node, 400, &format!("GET {target} HTTP/1.1\r\n\r\n{SMUGGLED}"));
+    }
+}
+
 /// Goal: a malformed chunk is refused, and what follows is not taken for a request.
 #[test]
 fn nothing_after_a_bad_chunk_is_believed() {
@@ -231,6 +246,9 @@ fn a_head_request_is_answered_without_a_body() {
         assert_eq!((answer.status, answer.field("Content-Length")), (200, Some("70000")));
         assert_eq!(client.get("/bytes?70000").body.len(), 70_000);
     }
+    client.send("HEAD /echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n");
+    assert_eq!(client.answer_without_body().status, 413);
+    client.assert_closed();
 }
 
 /// Goal: large answers are framed by their length, whatever the client says it could take.
