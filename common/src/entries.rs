@@ -26,6 +26,9 @@ use crate::json::whole;
 /// A segment is closed when it holds this many bytes: an append copies at most about as much.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
+/// What an entry takes beside its JSON: a comma, and the place where it ends.
+const ENTRY_BYTES: usize = 1 + size_of::<u32>();
+
 /// The place of an entry in the log: 1 for the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -79,6 +82,11 @@ impl Message {
     /// The JSON, quotes included.
     pub fn json(&self) -> &str {
         &self.0
+    }
+
+    /// The bytes that an entry with this message takes in a log.
+    pub fn bytes_in_log(&self) -> u64 {
+        (self.0.len() + ENTRY_BYTES) as u64
     }
 }
 
@@ -215,6 +223,11 @@ impl Segment {
         start..self.ends[index] as usize
     }
 
+    /// The bytes that it takes.
+    fn bytes(&self) -> u64 {
+        (self.text.len() + size_of_val(&*self.ends)) as u64
+    }
+
     fn push(&mut self, json: &str) {
         self.text.extend_from_slice(json.as_bytes());
         self.ends.push(u32::try_from(self.text.len()).expect("no message has 4 GiB"));
@@ -274,6 +287,10 @@ impl Log {
             self.epochs.insert(seq, epoch);
         }
         if self.segments.last().is_none_or(|segment| segment.text.len() >= SEGMENT_BYTES) {
+            if let Some(closed) = self.segments.last_mut().map(Arc::make_mut) {
+                closed.text.shrink_to_fit();
+                closed.ends.shrink_to_fit();
+            }
             let segment = Segment { first: seq, text: Vec::new(), ends: Vec::new() };
             self.segments.push(Arc::new(segment));
         }
@@ -283,7 +300,7 @@ impl Log {
         segment.push(draft.message.json());
         assert_eq!(segment.last(), seq, "segments and places must agree");
         self.last = seq;
-        self.bytes += draft.message.json().len() as u64 + 1;
+        self.bytes += draft.message.bytes_in_log();
         if let Some(key) = &draft.key {
             self.keys.insert(seq, Arc::clone(key));
         }
@@ -336,11 +353,12 @@ impl Log {
                 kept.text.extend_from_slice(&segment.text[..=segment.range(last).end]);
                 let count = usize::try_from(last.next().0 - segment.first.0);
                 kept.ends.extend_from_slice(&segment.ends[..count.expect("a segment's length")]);
-                self.bytes -= (segment.text.len() - kept.text.len()) as u64;
+                self.bytes += kept.bytes();
+                self.bytes -= segment.bytes();
                 self.segments.push(Arc::new(kept));
                 break;
             }
-            self.bytes -= segment.text.len() as u64;
+            self.bytes -= segment.bytes();
         }
         self.epochs.split_off(&first);
         self.keys.drop_from(first);
@@ -422,7 +440,12 @@ impl Log {
         batch
     }
 
-    /// The size of the messages, as JSON.
+    /// The bytes that the entries from this place on take.
+    pub fn bytes_from(&self, first: Seq) -> u64 {
+        (first.0..=self.last.0).map(|seq| (self.json(Seq(seq)).len() + ENTRY_BYTES) as u64).sum()
+    }
+
+    /// The bytes that all entries take, but for their keys.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -474,6 +497,21 @@ mod tests {
         let escaped: Message = serde_json::from_str("\"\\u0041\\/\\u00e9\"").unwrap();
         assert_eq!(plain, escaped);
         assert_eq!(plain, Message::new("A/\u{e9}"));
+    }
+
+    #[test]
+    fn a_log_takes_the_bytes_that_it_tells() {
+        let mut log = log_of(&[]);
+        for number in 0..100_000 {
+            let text = "x".repeat(number % 7);
+            log.append(ONE, &draft(&text));
+        }
+        let taken = |segment: &Arc<Segment>| segment.text.capacity() + 4 * segment.ends.capacity();
+        let (last, closed) = log.segments.split_last().unwrap();
+        let taken: usize = closed.iter().map(taken).sum();
+        assert_eq!(taken as u64 + last.bytes(), log.bytes());
+        assert_eq!(log.bytes_from(Seq(1)), log.bytes());
+        assert_eq!(log.bytes_from(Seq(100_000)), Message::new("xxxx").bytes_in_log());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How JSON from other programs is read: objects, absent fields, whole numbers.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{
@@ -30,6 +31,36 @@ where
     D: Deserializer<'de>,
 {
     T::deserialize(deserializer).map(Some)
+}
+
+/// Reads an array of at most so many elements, that is not `null` and may be absent. Short elements
+/// take many times the bytes in memory that they take in a body.
+///
+/// # Errors
+/// When the field is not of this kind.
+pub fn at_most<'de, const MOST: usize, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct AtMost<const MOST: usize, T>(PhantomData<T>);
+    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<MOST, T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an array of at most {MOST} elements")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = array.next_element()? {
+                elements.push(element);
+                if elements.len() > MOST {
+                    return Err(A::Error::invalid_length(elements.len(), &self));
+                }
+            }
+            Ok(elements)
+        }
+    }
+    deserializer.deserialize_seq(AtMost::<MOST, T>(PhantomData)).map(Some)
 }
 
 /// The longest word that is kept, in bytes.

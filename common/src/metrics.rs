@@ -99,7 +99,7 @@ impl Exposition {
         let in_flight = http.in_flight as f64;
         let gauges = [
             ("last_seq", "The last entry that can be read here", last_seq.0 as f64),
-            ("log_bytes", "What the messages take, as JSON", log_bytes as f64),
+            ("log_bytes", "What the entries take: JSON and five bytes each", log_bytes as f64),
             ("read_only", "1 while nothing can be stored", f64::from(is_read_only)),
             ("log_bytes_limit", "MAX_LOG_BYTES; 0 for no limit", no_limit_is_0(max_log_bytes)),
             ("requests_in_flight", "Requests in progress, this one too", in_flight),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::entries::{Draft, Epoch, Log, Message, Seq};
-use crate::json::{present, whole};
+use crate::json::{at_most, present, whole};
 use crate::reign::{MasterId, Rank, Reign};
 
 /// The error for a body that `POST /messages` or `POST /replicate` does not understand.
@@ -25,6 +25,9 @@ pub const EXPECTED_MSG: &str = "Expected JSON with string field 'msg'";
 
 /// Bytes of message text in one call at most, unless a single message is longer.
 pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Entries in one call at most: as many as the shortest messages with their commas.
+const MOST_ENTRIES: usize = BATCH_BYTES / 3;
 
 /// Room for everything in a call that is not message text.
 pub const CALL_OVERHEAD_BYTES: usize = 4096;
@@ -104,7 +107,7 @@ struct Fields {
     #[serde(default, deserialize_with = "present")]
     msg: Option<Message>,
     /// Several entries.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "at_most::<MOST_ENTRIES, _, _>")]
     entries: Option<Vec<Message>>,
     /// The idempotency keys of those entries that have one, by place.
     #[serde(default)]
@@ -550,6 +553,19 @@ mod tests {
         for body in none {
             assert!(read(body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn more_entries_than_a_call_has_are_refused() {
+        let call = |count: usize| {
+            let entries = r#""","#.repeat(count);
+            read(&format!(r#"{{"seq":1,"entries":[{}]}}"#, entries.trim_end_matches(',')))
+        };
+        assert!(
+            matches!(call(MOST_ENTRIES), Ok(Replicate::Numbered(it)) if it.drafts.len() == MOST_ENTRIES)
+        );
+        let refused = call(MOST_ENTRIES + 1).unwrap_err();
+        assert!(refused.contains("at most 349525 elements"), "{refused}");
     }
 
     #[test]

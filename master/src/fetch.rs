@@ -158,9 +158,8 @@ impl Replication {
         if new.is_empty() {
             return Ok(false);
         }
-        let dropped: usize = log.chunks(first..=held).iter().map(|it| it.bytes().len()).sum();
-        let more: usize = new.iter().map(|draft| draft.message.json().len()).sum();
-        if log.bytes() - dropped as u64 + more as u64 > self.max_log_bytes() {
+        let more: u64 = new.iter().map(|draft| draft.message.bytes_in_log()).sum();
+        if log.bytes() - log.bytes_from(first) + more > self.max_log_bytes() {
             return Err(Delay::Wait(format!("the log of {url} is larger than MAX_LOG_BYTES")));
         }
         self.drop_from(&mut state, first, better.epoch)?;

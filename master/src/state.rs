@@ -319,7 +319,7 @@ impl State {
         if let Some(read_only) = self.read_only() {
             return Err(NotAppended::ReadOnly(read_only));
         }
-        if self.log.bytes() + draft.message.json().len() as u64 > self.options.max_log_bytes {
+        if self.log.bytes() + draft.message.bytes_in_log() > self.options.max_log_bytes {
             return Err(NotAppended::LogFull);
         }
         let seq = self.log.append(self.lines.reign().epoch, draft);

@@ -352,7 +352,7 @@ fn metrics_count_what_has_happened() {
         ("replog_refused_total{reason=\"key_reused\"}".into(), 1.0),
         ("replog_refused_total{reason=\"log_full\"}".into(), 1.0),
         ("replog_last_seq".into(), 4.0),
-        ("replog_log_bytes".into(), 22.0),
+        ("replog_log_bytes".into(), 38.0),
         ("replog_log_bytes_limit".into(), 100.0),
         ("replog_followers_limit".into(), 100.0),
         ("replog_requests_in_flight_limit".into(), 1024.0),

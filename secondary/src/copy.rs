@@ -199,7 +199,7 @@ impl Copy {
     pub fn has_room(&self, call: &Numbered, most: u64) -> bool {
         let last = self.log.last_seq().0;
         let new = (call.first.0..).zip(&call.drafts).filter(|(seq, _)| *seq > last);
-        let new: u64 = new.map(|(_, draft)| draft.message.json().len() as u64).sum();
+        let new: u64 = new.map(|(_, draft)| draft.message.bytes_in_log()).sum();
         new == 0 || self.log.bytes() + new <= most
     }
 

@@ -177,7 +177,7 @@ impl Replica {
     fn append_unnumbered(&self, message: Message) -> Result<Outcome, StoreError> {
         let mut state = self.lock();
         state.check_disk()?;
-        if state.copy.log.bytes() + message.json().len() as u64 > self.max_log_bytes {
+        if state.copy.log.bytes() + message.bytes_in_log() > self.max_log_bytes {
             return Ok(Outcome::Full);
         }
         let text = excerpt(&message);
@@ -613,8 +613,8 @@ mod tests {
 
     #[test]
     fn what_is_there_already_needs_no_room() {
-        // `"a",` is four bytes, and the last comma does not count.
-        let replica = Replica::new(None, 9, 11);
+        let room = 3 * Message::new("a").bytes_in_log();
+        let replica = Replica::new(None, 9, room);
         let send = |json: &str| line(&replica, json);
         assert_eq!(send(r#"{"epoch":5,"seq":1,"entries":["a","b"]}"#), "ok 2 of 2");
         assert_eq!(send(r#"{"epoch":5,"seq":3,"prev_epoch":5,"msg":"cc"}"#), "full");
