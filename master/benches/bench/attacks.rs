@@ -1,0 +1,340 @@
+//! What attacks cost honest clients, and the nodes; with `BESIDE` in another build too, in turn.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{env, io, iter};
+
+use crate::attackers::{Attack, all, honest};
+use crate::nodes::{Node, Ours, fresh_directory, urls};
+use crate::peers::wait_until;
+use crate::post::whole;
+use crate::report::{median, table};
+use crate::rounds;
+
+/// Honest clients, each of which sends its next request when the last one was answered.
+const HONEST: usize = 8;
+
+const WARM_UP: Duration = Duration::from_millis(500);
+const ALONE: Duration = Duration::from_secs(2);
+const ATTACKED: Duration = Duration::from_secs(3);
+
+/// For so long at most the end of the attack is looked at.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+
+/// The same, at least, where connections may be lost.
+const UNTIL_LOST: Duration = Duration::from_secs(15);
+
+/// The honest clients have recovered when they are so fast again, for half a second.
+const RECOVERED: f64 = 0.9;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// An honest client sends a request again that was not answered for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What one round has shown.
+#[derive(Debug)]
+struct Seen {
+    /// Good answers per second.
+    alone: f64,
+    /// The same beside the attack.
+    beside: f64,
+    /// The longest time from an honest request, with its repetitions, to its good answer.
+    longest_wait: Duration,
+    recovered: Option<Duration>,
+    /// How long after the beginning of the attack a node was found to have ended.
+    ended: Option<Duration>,
+    /// Greatest memory of the attacked node in MB.
+    memory: f64,
+    /// CPU time of the attacked node per good answer beside the attack, in milliseconds.
+    cpu: f64,
+    /// Connections that the attacked node says it has lost.
+    lost: usize,
+}
+
+/// The table of attacks; `ATTACKS="silent slow"` for those with these words in their names.
+pub fn attacks() {
+    let words = env::var("ATTACKS").unwrap_or_default();
+    let asked = |name: &str| words.is_empty() || words.split(' ').any(|word| name.contains(word));
+    let builds: Vec<Ours> = Ours::beside().into_iter().chain(iter::once(Ours::new())).collect();
+    let mut lines = Vec::new();
+    for (number, attack) in all().iter().enumerate().filter(|(_, attack)| asked(attack.name)) {
+        let mut seen: Vec<Vec<Seen>> = builds.iter().map(|_| Vec::new()).collect();
+        for round in 1..=rounds() {
+            let first = round % builds.len();
+            for build in (0..builds.len()).map(|build| (build + first) % builds.len()) {
+                let in_round = run(&builds[build], number, attack);
+                println!("  {}, round {round}: {in_round:?}", builds[build].build.display());
+                seen[build].push(in_round);
+            }
+        }
+        lines.push(line(attack, &seen));
+    }
+    table(
+        "attack|connections|beside / alone (least)|longest wait s|recovery s|nodes ended|MB|\
+         CPU ms/answer|lost",
+        lines,
+    );
+    println!("medians of {} rounds, otherwise the worst; BESIDE → this build", rounds());
+}
+
+fn line(attack: &Attack, builds: &[Vec<Seen>]) -> String {
+    let cells = |cell: &dyn Fn(&[Seen]) -> String| {
+        builds.iter().map(|seen| cell(seen)).collect::<Vec<_>>().join(" → ")
+    };
+    let ratio = |seen: &Seen| seen.beside / seen.alone;
+    let worst = |seen: &[Seen], of: fn(&Seen) -> f64| seen.iter().map(of).fold(0.0, f64::max);
+    let columns = [
+        cells(&|seen| {
+            let least = seen.iter().map(ratio).fold(f64::MAX, f64::min);
+            format!("{:.2} ({least:.2})", median(seen.iter().map(ratio)))
+        }),
+        cells(&|seen| format!("{:.1}", worst(seen, |seen| seen.longest_wait.as_secs_f64()))),
+        cells(&|seen| match seen.iter().map(|seen| seen.recovered).collect::<Option<Vec<_>>>() {
+            Some(times) => {
+                format!("{:.1}", times.into_iter().max().unwrap_or_default().as_secs_f64())
+            }
+            None => "none".into(),
+        }),
+        cells(&|seen| match seen.iter().filter_map(|seen| seen.ended).min() {
+            Some(time) => format!("after {:.0} s", time.as_secs_f64()),
+            None => "no".into(),
+        }),
+        cells(&|seen| format!("{:.0}", worst(seen, |seen| seen.memory))),
+        cells(&|seen| format!("{:.2}", median(seen.iter().map(|seen| seen.cpu)))),
+        cells(&|seen| format!("{:.0}", worst(seen, |seen| seen.lost as f64))),
+    ];
+    format!("{}|{}|{}", attack.name, attack.connections, columns.join("|"))
+}
+
+/// One round, with new nodes.
+fn run(ours: &Ours, number: usize, attack: &Attack) -> Seen {
+    let directory = fresh_directory("attacks");
+    let nodes = start(ours, attack, &directory);
+    let honest = Honest::start(nodes[0].address, &attack.honest);
+    let mut field = Field { nodes, at: attack.at, memory: 0.0, honest };
+    field.rate(WARM_UP);
+    let alone = field.rate(ALONE);
+    field.honest.forget_waits();
+    let cpu = field.nodes[attack.at].cpu();
+    let (begun, mut attacker) = (Instant::now(), Attacker::start(number, field.address()));
+    let beside = field.rate(ATTACKED);
+    let told = attacker.end(&field);
+    let cpu = (field.nodes[attack.at].cpu() - cpu).as_secs_f64() * 1000.0;
+    println!("  {}: {told}", attack.name);
+    let (over, mut recovered, mut ended) = (Instant::now(), None, None);
+    let look = if attack.loses { UNTIL_LOST } else { WARM_UP };
+    while ended.is_none()
+        && over.elapsed() < if recovered.is_none() { look.max(AFTERWARDS) } else { look }
+    {
+        let since = over.elapsed();
+        if field.rate(WARM_UP) >= alone * RECOVERED {
+            recovered = recovered.or(Some(since));
+        }
+        ended = (!field.nodes.iter_mut().all(Node::lives)).then(|| begun.elapsed());
+    }
+    let Field { honest, nodes, memory, .. } = field;
+    let (longest_wait, answers) = (honest.longest_wait(), beside * ATTACKED.as_secs_f64());
+    drop((honest, nodes));
+    let log = fs::read_to_string(directory.join(attack.at.to_string())).unwrap_or_default();
+    let lost = log.rsplit_once("stuck=").map_or("", |(_, rest)| rest.lines().next().unwrap_or(""));
+    let lost = lost.trim().parse().unwrap_or(0);
+    let _ = fs::remove_dir_all(directory);
+    let cpu = cpu / answers.max(1.0);
+    Seen { alone, beside, longest_wait, recovered, ended, memory, cpu, lost }
+}
+
+/// A master and two secondaries, each of which writes its log lines to a file of its number.
+fn start(ours: &Ours, attack: &Attack, directory: &Path) -> Vec<Node> {
+    let command = |number: usize, program: &str| {
+        let limit = if number == attack.at { attack.limit } else { ":" };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}; exec \"$0\" > \"$1\" 2> /dev/null")]);
+        command.arg(ours.build.join(program)).arg(directory.join(number.to_string()));
+        if attack.guarded {
+            command.env("API_TOKEN", "honest");
+        }
+        command
+    };
+    let mut nodes: Vec<_> =
+        [1, 2].map(|number| Node::start(&mut command(number, "secondary"))).into();
+    let mut master = command(0, "master");
+    nodes.insert(0, Node::start(master.env("SECONDARIES", urls(&nodes))));
+    let address = nodes[0].address;
+    let append = |length: usize| {
+        let body = format!("{{\"msg\":\"{}\"}}", "x".repeat(length));
+        let request =
+            honest("POST /messages", &format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        wait_until("for an append", || ask(&mut None, address, &request, &|| false).is_ok());
+    };
+    append(1);
+    (0..attack.filled).for_each(|_| append(100 << 10));
+    if attack.stopped {
+        let sent = Command::new("kill").args(["-s", "STOP", &nodes[2].id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the secondary could not be stopped");
+    }
+    nodes
+}
+
+/// The nodes and the honest clients of a round.
+struct Field {
+    nodes: Vec<Node>,
+    at: usize,
+    memory: f64,
+    honest: Honest,
+}
+
+impl Field {
+    fn address(&self) -> SocketAddr {
+        self.nodes[self.at].address
+    }
+
+    /// Good answers per second during this time.
+    fn rate(&mut self, time: Duration) -> f64 {
+        let (start, before) = (Instant::now(), self.honest.0.good.load(SeqCst));
+        while let left @ 1.. = time.saturating_sub(start.elapsed()).as_millis() {
+            thread::sleep(TICK.min(Duration::from_millis(left as u64)));
+            let memory = self.nodes[self.at].peak_memory();
+            self.memory = memory.map_or(self.memory, |memory| memory as f64 / 1e6);
+        }
+        (self.honest.0.good.load(SeqCst) - before) as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+/// The process that attacks.
+struct Attacker(Child, Box<dyn Iterator<Item = io::Result<String>>>);
+
+impl Attacker {
+    /// Returns when it has gathered.
+    fn start(number: usize, address: SocketAddr) -> Attacker {
+        let this = env::current_exe().expect("a running program has a path");
+        let of = format!("{number} {address} {}", ATTACKED.as_millis());
+        let mut command = Command::new(this);
+        command.env("BENCH_ROLE", "attacker").env("BENCH_OF", of).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a program that runs can be started");
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let mut lines = BufReader::new(stdout).lines();
+        let _ = lines.next();
+        Attacker(child, Box::new(lines))
+    }
+
+    /// Waits until it has ended, and returns what it tells.
+    fn end(&mut self, field: &Field) -> String {
+        let held = fs::read_dir(format!("/proc/{}/fd", field.nodes[field.at].id()));
+        let held = held.map_or(0, Iterator::count);
+        let told = self.1.next().and_then(Result::ok).unwrap_or_default();
+        let _ = self.0.wait();
+        format!("{told}; the node has {held} descriptors")
+    }
+}
+
+/// The honest clients, each a thread; they end with this.
+struct Honest(Arc<Shared>, Vec<JoinHandle<()>>);
+
+struct Shared {
+    address: SocketAddr,
+    request: String,
+    good: AtomicU64,
+    ended: AtomicBool,
+    /// When each client began the request that it is at, and its longest wait.
+    waits: [Mutex<(Instant, Duration)>; HONEST],
+}
+
+impl Honest {
+    fn start(address: SocketAddr, request: &str) -> Honest {
+        let shared = Arc::new(Shared {
+            address,
+            request: request.to_string(),
+            good: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            waits: [(); HONEST].map(|()| Mutex::new((Instant::now(), Duration::ZERO))),
+        });
+        let client = |number: usize| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.drive(number))
+        };
+        let threads = (0..HONEST).map(client).collect();
+        Honest(shared, threads)
+    }
+
+    fn forget_waits(&self) {
+        (0..HONEST).for_each(|number| self.0.wait(number).1 = Duration::ZERO);
+    }
+
+    fn longest_wait(&self) -> Duration {
+        let wait = |number| {
+            let (since, longest) = *self.0.wait(number);
+            longest.max(since.elapsed())
+        };
+        (0..HONEST).map(wait).max().unwrap_or_default()
+    }
+}
+
+impl Drop for Honest {
+    fn drop(&mut self) {
+        self.0.ended.store(true, SeqCst);
+        self.1.drain(..).for_each(|thread| thread.join().expect("it does not panic"));
+    }
+}
+
+impl Shared {
+    fn wait(&self, number: usize) -> MutexGuard<'_, (Instant, Duration)> {
+        self.waits[number].lock().expect("nobody panics")
+    }
+
+    fn drive(&self, number: usize) {
+        let mut stream = None;
+        let ended = || self.ended.load(SeqCst);
+        while !ended() {
+            if ask(&mut stream, self.address, &self.request, &ended).is_ok() {
+                self.good.fetch_add(1, SeqCst);
+                let mut wait = self.wait(number);
+                *wait = (Instant::now(), wait.1.max(wait.0.elapsed()));
+            } else {
+                stream = None;
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+/// Sends this over the kept connection, or a new one. Anything but a good answer is an error.
+fn ask(
+    kept: &mut Option<TcpStream>,
+    address: SocketAddr,
+    request: &str,
+    ended: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    if kept.is_none() {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TICK))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        *kept = Some(stream);
+    }
+    let Some(stream) = kept else { return Ok(()) };
+    let (begun, mut read, mut piece) = (Instant::now(), Vec::new(), [0; 8192]);
+    stream.write_all(request.as_bytes())?;
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => read.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(error) if ended() || begun.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+        }
+        if let Some((head, length)) = whole(&read)
+            && read.len() >= length
+        {
+            let good = head.starts_with("HTTP/1.1 2");
+            return if good { Ok(()) } else { Err(Error::other(head.to_string())) };
+        }
+    }
+}
