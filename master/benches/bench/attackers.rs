@@ -19,6 +19,8 @@ const DRIP: Duration = Duration::from_secs(1);
 /// The attack begins when every connection has been opened once, at the latest after this long.
 const GATHERING: Duration = Duration::from_secs(5);
 
+const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+
 /// What every connection of an attacker does, and what the honest clients do beside it.
 #[derive(Debug, Clone)]
 pub struct Attack {
@@ -86,7 +88,6 @@ fn append(w: &str) -> String {
 #[rustfmt::skip]
 pub fn all() -> Vec<Attack> {
     const MS: Duration = Duration::from_millis(1);
-    const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
     let scale: f64 = env::var("SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1.0);
     let attack = |name, connections: usize, first: &str| Attack {
         name, connections, first: first.into(), drip: None, done: Done::Closed, again: Some(DRIP),
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Attack> {
         attack("idle, answered once", 2000, health),
         Attack { drip: Some(b'a'), ..attack("slow heads", 2000, "GET / HTTP/1.1\r\nHost: bench\r\nX: ") },
         Attack { drip: Some(b' '), ..attack("slow bodies", 1000, &announced("/messages", 100_000)) },
+        Attack { drip: Some(b' '), ..attack("slow bodies, all places", 1100, &announced("/messages", 100_000)) },
         Attack { drip: Some(b' '), at: 1, ..attack("slow bodies, secondary", 1100, &announced("/replicate", 100_000)) },
         Attack { done: Done::Gone(Duration::ZERO), again: AT_ONCE, ..attack("connect and close", 256, "") },
         Attack { limit: "ulimit -n 256", ..attack("256 descriptors", 1000, "") },
@@ -132,18 +134,15 @@ pub fn all() -> Vec<Attack> {
     all
 }
 
-#[derive(Default)]
-struct Tally {
-    opened: usize,
-    most_open: usize,
-    sent: usize,
-    closed_by_node: usize,
-    failed: usize,
-    answers: BTreeMap<String, usize>,
+/// How often what has happened.
+type Tally = BTreeMap<String, usize>;
+
+fn count(tally: &mut Tally, what: impl ToString) {
+    *tally.entry(what.to_string()).or_default() += 1;
 }
 
-/// Plays the attacker: `of` is the number of the attack, the address, and for how long, in
-/// milliseconds. Says `attacking` when it has gathered, and at its end what it has done.
+/// Plays the attacker: `of` is the number of the attack, the address, and for how many milliseconds.
+/// Says `attacking` when it has gathered, and at its end what has happened.
 pub fn play(of: &str) {
     let words: Vec<&str> = of.split(' ').collect();
     let attack = all().remove(words[0].parse().expect("the number of an attack"));
@@ -151,43 +150,40 @@ pub fn play(of: &str) {
     let time = Duration::from_millis(words[2].parse().expect("milliseconds"));
     let start = Instant::now();
     let mut crowd: Vec<Client> = (0..attack.connections).map(|_| Client::new(start)).collect();
-    let (mut tally, mut attacking) = (Tally::default(), None);
-    loop {
+    let (mut tally, mut most_open, mut attacking) = (Tally::new(), 0, None);
+    let (since, busy) = loop {
         let now = Instant::now();
+        let gathered = tally.get("sent").is_some_and(|sent| *sent >= attack.connections);
         match attacking {
-            None if tally.sent >= attack.connections || start + GATHERING <= now => {
+            None if gathered || start + GATHERING <= now => {
                 println!("attacking");
                 attacking = Some((now, thread_time()));
             }
-            Some((since, busy)) if now >= since + time => {
-                let busy = (thread_time() - busy).as_secs_f64() / (now - since).as_secs_f64();
-                let Tally { opened, most_open, sent, closed_by_node, failed, answers } = tally;
-                println!(
-                    "opened {opened}, {most_open} at once, sent {sent}, answered {answers:?}, closed \
-                     by the node {closed_by_node}, failed {failed}, busy {:.0} %",
-                    busy * 100.0
-                );
-                return;
-            }
+            Some((since, busy)) if now >= since + time => break (since, thread_time() - busy),
             _ => {}
         }
-        crowd.iter_mut().for_each(|client| client.act(&attack, address, now, &mut tally));
+        for client in crowd.iter_mut().filter(|client| client.due.is_some_and(|due| due <= now)) {
+            client.begin(&attack, address, &mut tally);
+        }
         let mut polled: Vec<_> = crowd.iter().map(|client| client.wish(&attack)).collect();
-        tally.most_open = tally.most_open.max(crowd.iter().filter(|one| one.connected).count());
-        poll_all(&mut polled, if attack.again == Some(Duration::ZERO) { 1 } else { 10 });
+        poll_all(&mut polled, if attack.again == AT_ONCE { 1 } else { 10 });
         for (client, polled) in crowd.iter_mut().zip(&polled) {
-            if polled.revents != 0 {
-                client.react(&attack, polled.revents, &mut tally);
+            if let Err(why) = client.work(&attack, polled.revents, &mut tally) {
+                count(&mut tally, why);
+                client.leave(&attack);
             }
         }
-    }
+        most_open = most_open.max(crowd.iter().filter(|client| client.connected).count());
+    };
+    let busy = busy.as_secs_f64() / since.elapsed().as_secs_f64() * 100.0;
+    println!("{most_open} connections at once, {tally:?}, busy {busy:.0} %");
 }
 
 /// One connection after another.
 struct Client {
     stream: Option<TcpStream>,
     connected: bool,
-    /// When it begins; `None` for never, and while it is at work.
+    /// When its next request begins; `None` while it is at one, and for never.
     due: Option<Instant>,
     sent: usize,
     /// When the request had been sent, or its last byte was dripped or read.
@@ -201,37 +197,17 @@ impl Client {
         Client { stream, connected: false, due: Some(due), sent: 0, since: due, read }
     }
 
-    /// What the time has come for.
-    fn act(&mut self, attack: &Attack, address: SocketAddr, now: Instant, tally: &mut Tally) {
-        if self.due.is_some_and(|due| due <= now) {
-            (self.sent, self.due) = (0, None);
-            self.read.clear();
-            if self.stream.is_none() {
-                self.stream = connect(address, attack.done == Done::ReadSlowly).ok();
-                match self.stream {
-                    Some(_) => tally.opened += 1,
-                    None => return self.give_up(attack, &mut tally.failed),
+    fn begin(&mut self, attack: &Attack, address: SocketAddr, tally: &mut Tally) {
+        (self.sent, self.due) = (0, None);
+        self.read.clear();
+        if self.stream.is_none() {
+            match connect(address, attack.done == Done::ReadSlowly) {
+                Ok(stream) => self.stream = Some(stream),
+                Err(why) => {
+                    count(tally, why);
+                    self.leave(attack);
                 }
-            } else if let Err(count) = self.send(attack, tally) {
-                return self.give_up(attack, count);
             }
-        }
-        let Some(stream) = &mut self.stream else { return };
-        if !self.connected || self.sent < attack.first.len() || self.due.is_some() {
-            return;
-        }
-        let waited = now - self.since;
-        let moved = match (attack.done, attack.drip) {
-            (Done::Gone(after), _) if waited >= after => return self.leave(attack),
-            (Done::ReadSlowly, _) if waited >= DRIP => stream.read(&mut [0]),
-            (_, Some(byte)) if waited >= DRIP => stream.write(&[byte]),
-            _ => return,
-        };
-        self.since = now;
-        match moved {
-            Ok(1..) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            _ => self.give_up(attack, &mut tally.closed_by_node),
         }
     }
 
@@ -243,71 +219,67 @@ impl Client {
         libc::pollfd { fd, events, revents: 0 }
     }
 
-    /// What poll has seen.
-    fn react(&mut self, attack: &Attack, revents: i16, tally: &mut Tally) {
-        if revents & (libc::POLLOUT | libc::POLLERR) == libc::POLLOUT
-            && let Err(count) = self.send(attack, tally)
-        {
-            return self.give_up(attack, count);
+    /// Does what can be done, and what the time has come for. An error ends the connection.
+    fn work(&mut self, attack: &Attack, revents: i16, tally: &mut Tally) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let now = Instant::now();
+        if revents & libc::POLLOUT != 0 {
+            self.connected = true;
+            if self.sent < attack.first.len() {
+                self.sent += moved(stream.write(&attack.first[self.sent..]))?;
+            }
+            if self.sent == attack.first.len() {
+                count(tally, "sent");
+                self.since = now;
+            }
         }
-        let ended = revents & (libc::POLLERR | libc::POLLHUP) != 0;
-        if attack.done == Done::ReadSlowly && !ended {
-            return;
-        }
-        let Some(stream) = &mut self.stream else { return };
-        let mut piece = [0; 4096];
-        loop {
-            match stream.read(&mut piece) {
-                Ok(count @ 1..) => self.read.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                _ => {
-                    self.count_answers(tally);
-                    return self.give_up(attack, &mut tally.closed_by_node);
+        if revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP) != 0 {
+            let mut piece = [0; 8192];
+            let count_read = moved(stream.read(&mut piece))?;
+            self.read.extend_from_slice(&piece[..count_read]);
+            while let Some((head, length)) = whole(&self.read)
+                && self.read.len() >= length
+            {
+                count(tally, head.get(9..12).unwrap_or(head));
+                let closing = head.to_ascii_lowercase().contains("connection: close");
+                self.read.drain(..length);
+                if attack.done == Done::Answered && closing {
+                    return Err(io::Error::other("answered and closed"));
+                } else if attack.done == Done::Answered {
+                    self.due = attack.again.map(|again| now + again);
                 }
             }
         }
-        if self.count_answers(tally) && attack.done == Done::Answered {
-            self.due = attack.again.map(|again| Instant::now() + again);
-        }
-    }
-
-    /// Sends what it can of the request; an error is the figure that the loss of it belongs to.
-    fn send<'a>(&mut self, attack: &Attack, tally: &'a mut Tally) -> Result<(), &'a mut usize> {
-        self.connected = true;
-        let rest = &attack.first[self.sent..];
-        match self.stream.as_mut().map_or(Ok(0), |stream| stream.write(rest)) {
-            Ok(count) => self.sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(&mut tally.closed_by_node),
-        }
-        if self.sent == attack.first.len() {
-            tally.sent += 1;
-            self.since = Instant::now();
+        let waited = now.saturating_duration_since(self.since);
+        let is_at_work = self.connected && self.sent == attack.first.len() && self.due.is_none();
+        match (attack.done, attack.drip) {
+            _ if !is_at_work => {}
+            (Done::Gone(after), _) if waited >= after => return Err(io::Error::other("gone")),
+            (Done::ReadSlowly, _) if waited >= DRIP => {
+                self.since = now;
+                moved(stream.read(&mut [0]))?;
+            }
+            (_, Some(byte)) if waited >= DRIP => {
+                self.since = now;
+                moved(stream.write(&[byte]))?;
+            }
+            _ => {}
         }
         Ok(())
-    }
-
-    /// Counts the whole answers that have come, and whether there were any.
-    fn count_answers(&mut self, tally: &mut Tally) -> bool {
-        let mut any = false;
-        while let Some((head, length)) = whole(&self.read)
-            && self.read.len() >= length
-        {
-            *tally.answers.entry(head.chars().skip(9).take(3).collect()).or_default() += 1;
-            self.read.drain(..length);
-            any = true;
-        }
-        any
-    }
-
-    fn give_up(&mut self, attack: &Attack, count: &mut usize) {
-        *count += 1;
-        self.leave(attack);
     }
 
     fn leave(&mut self, attack: &Attack) {
         (self.stream, self.connected) = (None, false);
         self.due = attack.again.map(|again| Instant::now() + again);
+    }
+}
+
+/// How many bytes a read or a write has moved; none, if it would have to wait.
+fn moved(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Ok(0) => Err(io::Error::other("closed")),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        other => other,
     }
 }
 

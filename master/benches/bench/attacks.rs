@@ -39,25 +39,19 @@ const TICK: Duration = Duration::from_millis(100);
 /// An honest client sends a request again that was not answered for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one round has shown.
-#[derive(Debug)]
-struct Seen {
-    /// Good answers per second.
-    alone: f64,
-    /// The same beside the attack.
-    beside: f64,
-    /// The longest time from an honest request, with its repetitions, to its good answer.
-    longest_wait: Duration,
-    recovered: Option<Duration>,
-    /// How long after the beginning of the attack a node was found to have ended.
-    ended: Option<Duration>,
-    /// Greatest memory of the attacked node in MB.
-    memory: f64,
-    /// CPU time of the attacked node per good answer beside the attack, in milliseconds.
-    cpu: f64,
-    /// Connections that the attacked node says it has lost.
-    lost: usize,
-}
+/// The columns of the table. A figure is the worst of all rounds, but for the median in front.
+const COLUMNS: [&str; 7] = [
+    "beside / alone (least)",
+    "longest wait s",
+    "recovery s",
+    "all nodes live",
+    "memory MB",
+    "CPU ms per answer",
+    "lost",
+];
+
+/// What one round has shown, a figure for each column.
+type Seen = [f64; COLUMNS.len()];
 
 /// The table of attacks; `ATTACKS="silent slow"` for those with these words in their names.
 pub fn attacks() {
@@ -68,50 +62,33 @@ pub fn attacks() {
     for (number, attack) in all().iter().enumerate().filter(|(_, attack)| asked(attack.name)) {
         let mut seen: Vec<Vec<Seen>> = builds.iter().map(|_| Vec::new()).collect();
         for round in 1..=rounds() {
-            let first = round % builds.len();
-            for build in (0..builds.len()).map(|build| (build + first) % builds.len()) {
-                let in_round = run(&builds[build], number, attack);
-                println!("  {}, round {round}: {in_round:?}", builds[build].build.display());
-                seen[build].push(in_round);
+            for build in (0..builds.len()).map(|turn| (turn + round) % builds.len()) {
+                println!("{}, {}, round {round}:", attack.name, builds[build].build.display());
+                seen[build].push(run(&builds[build], number, attack));
             }
         }
-        lines.push(line(attack, &seen));
+        let cells = (0..COLUMNS.len()).map(|column| {
+            let cells = seen.iter().map(|seen| cell(column, seen.iter().map(|seen| seen[column])));
+            cells.collect::<Vec<_>>().join(" → ")
+        });
+        let cells = cells.collect::<Vec<_>>().join("|");
+        lines.push(format!("{}|{}|{cells}", attack.name, attack.connections));
     }
-    table(
-        "attack|connections|beside / alone (least)|longest wait s|recovery s|nodes ended|MB|\
-         CPU ms/answer|lost",
-        lines,
-    );
-    println!("medians of {} rounds, otherwise the worst; BESIDE → this build", rounds());
+    table(&format!("attack|connections|{}", COLUMNS.join("|")), lines);
+    println!("{} rounds; with two figures: BESIDE → this build", rounds());
 }
 
-fn line(attack: &Attack, builds: &[Vec<Seen>]) -> String {
-    let cells = |cell: &dyn Fn(&[Seen]) -> String| {
-        builds.iter().map(|seen| cell(seen)).collect::<Vec<_>>().join(" → ")
-    };
-    let ratio = |seen: &Seen| seen.beside / seen.alone;
-    let worst = |seen: &[Seen], of: fn(&Seen) -> f64| seen.iter().map(of).fold(0.0, f64::max);
-    let columns = [
-        cells(&|seen| {
-            let least = seen.iter().map(ratio).fold(f64::MAX, f64::min);
-            format!("{:.2} ({least:.2})", median(seen.iter().map(ratio)))
-        }),
-        cells(&|seen| format!("{:.1}", worst(seen, |seen| seen.longest_wait.as_secs_f64()))),
-        cells(&|seen| match seen.iter().map(|seen| seen.recovered).collect::<Option<Vec<_>>>() {
-            Some(times) => {
-                format!("{:.1}", times.into_iter().max().unwrap_or_default().as_secs_f64())
-            }
-            None => "none".into(),
-        }),
-        cells(&|seen| match seen.iter().filter_map(|seen| seen.ended).min() {
-            Some(time) => format!("after {:.0} s", time.as_secs_f64()),
-            None => "no".into(),
-        }),
-        cells(&|seen| format!("{:.0}", worst(seen, |seen| seen.memory))),
-        cells(&|seen| format!("{:.2}", median(seen.iter().map(|seen| seen.cpu)))),
-        cells(&|seen| format!("{:.0}", worst(seen, |seen| seen.lost as f64))),
-    ];
-    format!("{}|{}|{}", attack.name, attack.connections, columns.join("|"))
+fn cell(column: usize, figures: impl Iterator<Item = f64> + Clone) -> String {
+    let greatest = figures.clone().fold(0.0, f64::max);
+    let least = figures.clone().fold(f64::INFINITY, f64::min);
+    match column {
+        0 => format!("{:.2} ({least:.2})", median(figures)),
+        3 if least.is_finite() => format!("ended after {least:.0} s"),
+        3 => "yes".into(),
+        _ if greatest.is_infinite() => "none".into(),
+        4 | 6 => format!("{greatest:.0}"),
+        _ => format!("{greatest:.1}"),
+    }
 }
 
 /// One round, with new nodes.
@@ -123,32 +100,41 @@ fn run(ours: &Ours, number: usize, attack: &Attack) -> Seen {
     field.rate(WARM_UP);
     let alone = field.rate(ALONE);
     field.honest.forget_waits();
-    let cpu = field.nodes[attack.at].cpu();
-    let (begun, mut attacker) = (Instant::now(), Attacker::start(number, field.address()));
+    let begun = Instant::now();
+    let mut attacker = Attacker::start(number, field.attacked().address);
+    let cpu = field.attacked().cpu();
     let beside = field.rate(ATTACKED);
-    let told = attacker.end(&field);
-    let cpu = (field.nodes[attack.at].cpu() - cpu).as_secs_f64() * 1000.0;
-    println!("  {}: {told}", attack.name);
-    let (over, mut recovered, mut ended) = (Instant::now(), None, None);
-    let look = if attack.loses { UNTIL_LOST } else { WARM_UP };
-    while ended.is_none()
-        && over.elapsed() < if recovered.is_none() { look.max(AFTERWARDS) } else { look }
+    let cpu = (field.attacked().cpu() - cpu).as_secs_f64() * 1000.0;
+    let told = attacker.end(field.attacked());
+    println!("  {alone:.0}/s alone, {beside:.0}/s beside {told}");
+    let (over, mut recovered, mut ended) = (Instant::now(), f64::INFINITY, f64::INFINITY);
+    let least = if attack.loses { UNTIL_LOST } else { Duration::ZERO };
+    while ended.is_infinite()
+        && (over.elapsed() < least || recovered.is_infinite() && over.elapsed() < AFTERWARDS)
     {
-        let since = over.elapsed();
+        let since = over.elapsed().as_secs_f64();
         if field.rate(WARM_UP) >= alone * RECOVERED {
-            recovered = recovered.or(Some(since));
+            recovered = recovered.min(since);
         }
-        ended = (!field.nodes.iter_mut().all(Node::lives)).then(|| begun.elapsed());
+        if !field.nodes.iter_mut().all(Node::lives) {
+            ended = begun.elapsed().as_secs_f64();
+        }
     }
     let Field { honest, nodes, memory, .. } = field;
-    let (longest_wait, answers) = (honest.longest_wait(), beside * ATTACKED.as_secs_f64());
+    let wait = honest.longest_wait().as_secs_f64();
     drop((honest, nodes));
     let log = fs::read_to_string(directory.join(attack.at.to_string())).unwrap_or_default();
-    let lost = log.rsplit_once("stuck=").map_or("", |(_, rest)| rest.lines().next().unwrap_or(""));
-    let lost = lost.trim().parse().unwrap_or(0);
+    let lost =
+        log.rsplit_once("stuck=").and_then(|(_, rest)| rest.lines().next()?.trim().parse().ok());
     let _ = fs::remove_dir_all(directory);
-    let cpu = cpu / answers.max(1.0);
-    Seen { alone, beside, longest_wait, recovered, ended, memory, cpu, lost }
+    let cpu = cpu / (beside * ATTACKED.as_secs_f64()).max(1.0);
+    let seen = [beside / alone, wait, recovered, ended, memory, cpu, lost.unwrap_or(0.0)];
+    let told = COLUMNS
+        .iter()
+        .enumerate()
+        .map(|(at, name)| format!("{name}: {}", cell(at, iter::once(seen[at]))));
+    println!("  {}", told.collect::<Vec<_>>().join(", "));
+    seen
 }
 
 /// A master and two secondaries, each of which writes its log lines to a file of its number.
@@ -192,8 +178,8 @@ struct Field {
 }
 
 impl Field {
-    fn address(&self) -> SocketAddr {
-        self.nodes[self.at].address
+    fn attacked(&self) -> &Node {
+        &self.nodes[self.at]
     }
 
     /// Good answers per second during this time.
@@ -201,7 +187,7 @@ impl Field {
         let (start, before) = (Instant::now(), self.honest.0.good.load(SeqCst));
         while let left @ 1.. = time.saturating_sub(start.elapsed()).as_millis() {
             thread::sleep(TICK.min(Duration::from_millis(left as u64)));
-            let memory = self.nodes[self.at].peak_memory();
+            let memory = self.attacked().peak_memory();
             self.memory = memory.map_or(self.memory, |memory| memory as f64 / 1e6);
         }
         (self.honest.0.good.load(SeqCst) - before) as f64 / start.elapsed().as_secs_f64()
@@ -226,12 +212,11 @@ impl Attacker {
     }
 
     /// Waits until it has ended, and returns what it tells.
-    fn end(&mut self, field: &Field) -> String {
-        let held = fs::read_dir(format!("/proc/{}/fd", field.nodes[field.at].id()));
-        let held = held.map_or(0, Iterator::count);
+    fn end(&mut self, attacked: &Node) -> String {
+        let held = fs::read_dir(format!("/proc/{}/fd", attacked.id())).map_or(0, Iterator::count);
         let told = self.1.next().and_then(Result::ok).unwrap_or_default();
         let _ = self.0.wait();
-        format!("{told}; the node has {held} descriptors")
+        format!("{told}, {held} descriptors in the node")
     }
 }
 
