@@ -48,7 +48,8 @@ pub struct Attack {
     pub filled: usize,
     /// What the honest clients ask.
     pub honest: String,
-    /// Lost connections count after ten seconds, so this attack's nodes are looked at for longer.
+    /// It may lose connections, which are counted ten seconds after they were closed: the nodes are
+    /// looked at for longer, and close after 2 s what would stay open for a minute.
     pub loses: bool,
 }
 

@@ -147,6 +147,9 @@ fn start(ours: &Ours, attack: &Attack, directory: &Path) -> Vec<Node> {
         if attack.guarded {
             command.env("API_TOKEN", "honest");
         }
+        if attack.loses {
+            command.env("READ_TIMEOUT_MS", "2000");
+        }
         command
     };
     let mut nodes: Vec<_> =
