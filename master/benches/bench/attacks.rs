@@ -81,12 +81,12 @@ pub fn attacks() {
 fn cell(column: usize, figures: impl Iterator<Item = f64> + Clone) -> String {
     let greatest = figures.clone().fold(0.0, f64::max);
     let least = figures.clone().fold(f64::INFINITY, f64::min);
-    match column {
-        0 => format!("{:.2} ({least:.2})", median(figures)),
-        3 if least.is_finite() => format!("ended after {least:.0} s"),
-        3 => "yes".into(),
+    match COLUMNS[column] {
+        "beside / alone (least)" => format!("{:.2} ({least:.2})", median(figures)),
+        "all nodes live" if least.is_infinite() => "yes".into(),
+        "all nodes live" => format!("ended after {least:.0} s"),
         _ if greatest.is_infinite() => "none".into(),
-        4 | 6 => format!("{greatest:.0}"),
+        "memory MB" | "lost" => format!("{greatest:.0}"),
         _ => format!("{greatest:.1}"),
     }
 }
