@@ -16,8 +16,10 @@ use crate::post::whole;
 /// A connection that drips sends a byte as often as this; a slow reader reads one.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// The attack begins when every connection has been opened once, at the latest after this long.
-const GATHERING: Duration = Duration::from_secs(5);
+/// The attack counts from this long after every connection has sent its request: until then the
+/// node accepts them. At the latest it counts from [`GATHERING`] on.
+const SETTLING: Duration = Duration::from_secs(1);
+const GATHERING: Duration = Duration::from_secs(6);
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -151,12 +153,15 @@ pub fn play(of: &str) {
     let time = Duration::from_millis(words[2].parse().expect("milliseconds"));
     let start = Instant::now();
     let mut crowd: Vec<Client> = (0..attack.connections).map(|_| Client::new(start)).collect();
-    let (mut tally, mut most_open, mut attacking) = (Tally::new(), 0, None);
+    let (mut tally, mut most_open) = (Tally::new(), 0);
+    let (mut settled, mut attacking) = (start + GATHERING, None);
     let (since, busy) = loop {
         let now = Instant::now();
-        let gathered = tally.get("sent").is_some_and(|sent| *sent >= attack.connections);
+        if tally.get("sent").is_none_or(|sent| *sent < attack.connections) {
+            settled = (now + SETTLING).min(start + GATHERING);
+        }
         match attacking {
-            None if gathered || start + GATHERING <= now => {
+            None if settled <= now => {
                 println!("attacking");
                 attacking = Some((now, thread_time()));
             }
