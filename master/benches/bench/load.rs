@@ -190,7 +190,6 @@ fn micros(time: Duration) -> u32 {
 }
 
 /// Waits until something can be read, or written where something is left to write.
-#[allow(unsafe_code)]
 fn poll(clients: &[Client]) -> Vec<libc::pollfd> {
     let wish = |client: &Client| {
         let unsent = client.sent < client.out.len();
@@ -198,15 +197,21 @@ fn poll(clients: &[Client]) -> Vec<libc::pollfd> {
         libc::pollfd { fd: client.stream.as_raw_fd(), events, revents: 0 }
     };
     let mut polled: Vec<_> = clients.iter().map(wish).collect();
-    let count = libc::nfds_t::try_from(polled.len()).expect("a number of connections");
-    // SAFETY: the pointer and the count are those of a vector that lives until the call is over.
-    unsafe { libc::poll(polled.as_mut_ptr(), count, 100) };
+    poll_all(&mut polled, 100);
     polled
+}
+
+/// Waits until one of these is ready, or so many milliseconds.
+#[allow(unsafe_code)]
+pub fn poll_all(polled: &mut [libc::pollfd], timeout_ms: i32) {
+    let count = libc::nfds_t::try_from(polled.len()).expect("a number of connections");
+    // SAFETY: the pointer and the count are those of a slice that lives until the call is over.
+    unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) };
 }
 
 /// How long this thread has been using a core.
 #[allow(unsafe_code)]
-fn thread_time() -> Duration {
+pub fn thread_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local that outlives the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };

@@ -8,6 +8,8 @@
 // A program of its own: nothing of it is public.
 #![allow(unreachable_pub)]
 
+mod attackers;
+mod attacks;
 mod etcd;
 mod limits;
 mod load;
@@ -28,17 +30,18 @@ fn rounds() -> usize {
     env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
 }
 
-/// The sections that are not measured unless they are asked for: they need other programs.
-const BESIDE_OTHERS: [&str; 4] = ["beside", "peers", "peers-disk", "outage"];
+/// The sections that are measured only if they are asked for: they need other programs, or long.
+const WHEN_ASKED: [&str; 5] = ["attacks", "beside", "peers", "peers-disk", "outage"];
 
 /// How long one measurement takes.
 const MEASURED: Duration = Duration::from_secs(2);
 
 fn main() {
     if let Ok(role) = env::var("BENCH_ROLE") {
-        return shapes::play(&role, &env::var("BENCH_OF").unwrap_or_default());
+        let of = env::var("BENCH_OF").unwrap_or_default();
+        return if role == "attacker" { attackers::play(&of) } else { shapes::play(&role, &of) };
     }
-    let sections: [(&str, &str, fn()); 12] = [
+    let sections: [(&str, &str, fn()); 13] = [
         ("writes", "appends", writes::writes),
         ("shapes", "beside the floor and beside a pair of calls per request", pairs::shapes),
         ("growth", "a long log", limits::growth),
@@ -50,11 +53,12 @@ fn main() {
         ("beside", "this build beside another", pairs::beside),
         ("peers", "in memory, beside Redis, etcd and NATS", pairs::peers_in_memory),
         ("peers-disk", "on disk, beside Redis, etcd and NATS", pairs::peers_on_disk),
+        ("attacks", "honest clients beside attackers", attacks::attacks),
         ("outage", "the master ends under load, beside the leader of etcd", outage::outage),
     ];
     let asked: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, what, run) in sections {
-        let meant = asked.is_empty() && !BESIDE_OTHERS.contains(&name);
+        let meant = asked.is_empty() && !WHEN_ASKED.contains(&name);
         if meant || asked.iter().any(|asked| asked == name) {
             println!("\n{name}: {what}");
             run();
