@@ -1,11 +1,32 @@
 //! Where the body of a request ends.
 //!
 //! Whatever two readers could take for two different lengths is refused: what one of them takes
-//! for the rest of a body, the other would take for the next request.
+//! for the rest of a body, the other would take for the next request. The same goes for a head that
+//! two readers could divide into other lines.
 
 use std::io::Read;
 
 use super::{Request, Response};
+
+/// Refuses a head in which a byte stands that ends a line to another reader: tiny_http ends a line
+/// at CR LF only. A folded line is a field of its own to it, which nothing here can tell.
+pub(super) fn check_head(head: &Request) -> Result<(), Response> {
+    let is_token = |text: &str| {
+        let is_sign = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_sign(byte))
+    };
+    let is_visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_value = |text: &str| text.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control());
+    let wrong =
+        if !is_token(&head.method) || ![&head.path, &head.query].iter().all(|it| is_visible(it)) {
+            "The request line has a character that it must not have"
+        } else if !head.headers.iter().all(|(name, value)| is_token(name) && is_value(value)) {
+            "A header field has a character that it must not have"
+        } else {
+            return Ok(());
+        };
+    Err(Response::refused(400, wrong))
+}
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +124,28 @@ mod tests {
         assert_eq!(framing(&[chunked, ("Content-Length", "5")]), Err(400));
         assert_eq!(framing(&[chunked, ("Connection", "keep-alive, Upgrade")]), Err(400));
         assert_eq!(framing(&[("Transfer-Encoding", "gzip, chunked")]), Err(400));
+    }
+
+    #[test]
+    fn a_head_has_one_reading() {
+        let check = |method: &str, path: &str, query: &str, (name, value): (&str, &str)| {
+            let headers = vec![(name.to_string(), value.to_string())];
+            let [method, path, query] = [method, path, query].map(str::to_string);
+            check_head(&Request { method, path, query, headers, ..Request::default() }).is_ok()
+        };
+        let field = ("X-Name", "a\tb, \"c\"; d=~");
+        assert!(check("GET", "/messages", "from=1&x=%0D", field));
+        for bad in ["", "GE T", "GET\n", "G(T"] {
+            assert!(!check(bad, "/", "", field), "{bad:?}");
+        }
+        for bad in ["/\n", "/\r", "/a\tb", "/\0", "/\x7f"] {
+            assert!(!check("GET", bad, "", field), "{bad:?}");
+            assert!(!check("GET", "/", bad, field), "{bad:?}");
+        }
+        for bad in [("", "b"), ("a\0", "b"), ("(a)", "b"), ("a", "b\nc"), ("a", "\r"), ("a", "\0")]
+        {
+            assert!(!check("GET", "/", "", bad), "{bad:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use log::{error, warn};
 use socket2::SockRef;
 
 use super::crew::{Crew, Work, submit, try_submit};
-use super::framing::Framing;
+use super::framing::{Framing, check_head};
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
@@ -297,6 +297,9 @@ impl Core {
         let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
         let (_in_progress, number) = self.figures.begin();
         let mut read = head_of(&request);
+        if let Err(refusal) = check_head(&read) {
+            return self.refuse_bad(request, turn, &refusal);
+        }
         read.room = self.figures.limits.room(number);
         let refusal = self.is_full(&read).or_else(|| self.handler.admit(&read, peer).err());
         if let Some(refusal) = refusal {
@@ -307,12 +310,7 @@ impl Core {
             };
         }
         if let Err(refusal) = self.read_body(&mut read, &mut request, peer) {
-            let is_busy = refusal.status == 503;
-            self.figures.change(|stats| match is_busy {
-                true => stats.refused_busy += 1,
-                false => stats.refused_bad += 1,
-            });
-            return self.refuse(request, turn, &refusal);
+            return self.refuse_bad(request, turn, &refusal);
         }
         let mut reply = self.reply_to(request, &read, turn);
         if self.guard.is_suspect(peer) && !reply.is_heard() {
@@ -381,6 +379,15 @@ impl Core {
             since: Instant::now(),
             writer: Some(request.into_writer()),
         }
+    }
+
+    /// Refuses a request that is not to be understood, too long, or has no place for its body.
+    fn refuse_bad(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
+        self.figures.change(|stats| match answer.status {
+            503 => stats.refused_busy += 1,
+            _ => stats.refused_bad += 1,
+        });
+        self.refuse(request, turn, answer);
     }
 
     /// Answers past tiny_http, which would first read the body to its end, and ends the connection.
