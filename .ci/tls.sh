@@ -170,7 +170,9 @@ def connect():
 
 def say(line):
     with connect() as link, contextlib.suppress(OSError):
-        link.sendall("\r\n".join([line, "Host: log.example.com", "Connection: close", "", ""]).encode())
+        # With more of a body than the proxy waits for.
+        body = "x" * 20_000 if line.startswith("POST") else ""
+        link.sendall("\r\n".join([line, "Host: log.example.com", "Connection: close", "", body]).encode())
         # To the end, but a node that has lost the connection does not answer.
         link.settimeout(0.2)
         while link.recv(4096):
