@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . docker/nodes.sh
 
 work=$(mktemp -d)
+PATH=$PATH:/usr/sbin
 trap 'exit 143' INT TERM HUP
 trap finish EXIT
 name=log.example.com token=of-clients
