@@ -82,8 +82,8 @@ fn nothing_in_a_divided_head_is_believed() {
     }
 }
 
-/// Goal: a folded line that is no field of its own, and a blank before the colon, end the connection
-/// with tiny_http's own 400.
+/// Goal: a folded line that is no field of its own, and a blank before the colon, end the
+/// connection with tiny_http's own 400.
 #[test]
 fn nothing_after_a_folded_line_is_believed() {
     let node = Node::start(WIDE);

@@ -50,9 +50,9 @@
 //! off gets none. A chunked body that is cut off inside a chunk ends there without an error: the
 //! handler must notice by its sense, as JSON that is cut off never parses.
 //!
-//! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind a
-//! proxy that passes folds on as they are, such a line could announce a body that the proxy does not
-//! know of. The proxies of `docker/tls` pass none on.
+//! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind
+//! a proxy that passes folds on as they are, such a line could announce a body that the proxy does
+//! not know of. The proxy of `docker/tls` passes none on.
 //!
 //! A connection is known by its peer's address. A client that was refused and uses its port again
 //! within moments is told apart from the connection before by an interim answer 100.
