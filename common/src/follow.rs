@@ -13,7 +13,7 @@
 //! a [`Bell`], which costs next to nothing while nobody waits. A follower that has sent everything
 //! sleeps for [`GATHER`] before it waits again, so a fast log does not wake it more often than that.
 //! A follower that does not read is dropped after `READ_TIMEOUT_MS`, one that is gone at the next
-//! [`SIGN_OF_LIFE`].
+//! [`SIGN_OF_LIFE`], or within some seconds if it waits for the end of a poll.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -32,7 +32,8 @@ pub const GATHER: Duration = Duration::from_millis(20);
 /// The longest silence of a stream: a comment is sent then, which fails when the follower is gone.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// The time between two looks of a waiting follower at whether the node is stopping.
+/// The time between two looks of a waiting follower at whether the node is stopping or the client
+/// has gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The number of bytes after which a piece of a stream ends. The log is locked for one piece.
@@ -227,7 +228,7 @@ fn begin_at(request: &Request) -> Result<(Seq, bool), Response> {
 
 fn wait_for(seq: Seq, wait: Duration, reply: &Reply, bell: &Bell) {
     let start = Instant::now();
-    while !reply.is_stopping() {
+    while !reply.is_stopping() && !reply.is_gone() {
         let left = wait.saturating_sub(start.elapsed());
         if left.is_zero() || bell.wait(seq.0, left.min(LOOK_INTERVAL)) {
             break;

@@ -6,15 +6,16 @@
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
 use std::time::Duration;
+use std::{panic, thread};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError, debug, error};
 use simplelog::{ConfigBuilder, SharedLogger, WriteLogger};
 use time::macros::format_description;
 
 use crate::entries::Message;
+use crate::seldom::Seldom;
 
 /// The most lines that wait for the reader of stdout.
 pub const MAX_PENDING_LINES: usize = 8192;
@@ -55,6 +56,20 @@ pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> 
     // Without the thread all lines are dropped in the end, and the node still works.
     let _ = thread::Builder::new().name("log-writer".into()).spawn(move || write(&lines));
     Ok(())
+}
+
+/// Logs panics, those of unnamed threads once in a while: tiny_http's threads panic whenever a
+/// client resets its connection early.
+pub fn log_panics() {
+    static UNNAMED: Seldom = Seldom::new(Duration::from_secs(10));
+    panic::set_hook(Box::new(|panic| match thread::current().name() {
+        Some(name) => error!("panicked thread={name} panic={:?}", panic.to_string()),
+        None => {
+            if let Some(times) = UNNAMED.count() {
+                debug!("panicked times={times} panic={:?}", panic.to_string());
+            }
+        }
+    }));
 }
 
 /// Waits until all lines logged so far are written, at most twice `timeout`.

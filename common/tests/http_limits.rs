@@ -5,7 +5,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::http::Limits;
+use common::http::{Limits, MAX_BODIES};
 use support::{DEADLINE, Node, WIDE, Wire, port_of_ones_own};
 
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -104,6 +104,75 @@ fn slow_bodies_give_way_to_quick_ones() {
     }
     assert!(refused > 0, "the slow ones had no time at all");
     node.wait_for_stats("one has given way", |stats| stats.in_flight == 1);
+}
+
+/// Goal: clients that do not read their answers keep nobody out either.
+#[test]
+fn slow_readers_give_way_to_quick_ones() {
+    let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
+    let mut slow: Vec<Wire> = (0..2).map(|_| node.connect()).collect();
+    // More than the buffers of both sides take.
+    slow.iter_mut().for_each(|client| client.ask("/bytes?50000000"));
+    node.wait_for_stats("both are being answered", |stats| stats.in_flight == 2);
+    let mut quick = node.connect();
+    support::eventually("one has given way", || {
+        assert_eq!(quick.get("/bytes?2000").status, 200, "an answer always begins");
+        let stats = node.server.stats();
+        if stats.in_flight < 2 { Ok(()) } else { Err(stats) }
+    });
+}
+
+/// Goal: all bodies that are being received take no more memory together than 64 of the greatest
+/// length, and the slowest of them make room.
+#[test]
+fn bodies_together_are_bounded() {
+    let node = Node::start(Limits { max_body_bytes: 10_000, ..WIDE });
+    let head = "POST /echo HTTP/1.1\r\nContent-Length: 10000\r\n\r\n";
+    let body = "x".repeat(10_000);
+    let mut slow: Vec<Wire> = (0..MAX_BODIES).map(|_| node.connect()).collect();
+    slow.iter_mut().for_each(|client| client.send(format!("{head}{}", &body[1..])));
+    node.wait_for_stats("all are being received", |stats| stats.in_flight == MAX_BODIES);
+    support::eventually("the slowest has made room", || {
+        let mut quick = node.connect();
+        quick.send(format!("{head}{body}"));
+        let answer = quick.answer();
+        if answer.status == 503 { Err(answer) } else { Ok(answer) }
+    });
+    node.wait_for_stats("it is given up", |stats| stats.in_flight < MAX_BODIES);
+}
+
+/// Goal: nobody waits for a client that has gone, however it went; those that stay are waited for.
+#[test]
+fn clients_that_have_gone_are_given_up() {
+    let node = Node::start(WIDE);
+    let mut clients: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
+    clients.iter_mut().for_each(|client| client.ask("/wait"));
+    node.wait_for_stats("all wait", |stats| stats.in_flight == 4);
+    let mut stays = clients.remove(0);
+    clients.remove(0).half_close();
+    clients.remove(0).reset();
+    drop(clients);
+    node.wait_for_stats("three are given up", |stats| stats.in_flight == 1);
+    node.release();
+    assert_eq!(stays.answer().body, "\"waited\"");
+}
+
+/// Goal: a client that gives up a request and asks anew from the same port waits for no answer to
+/// the request before.
+#[test]
+fn a_port_used_again_waits_for_nobody() {
+    let (node, port) = (Node::start(WIDE), port_of_ones_own());
+    for pause in [50, 100, 700] {
+        let mut first = Wire::connect_from(port, node.address);
+        first.ask("/wait");
+        node.wait_for_stats("it waits", |stats| stats.in_flight == 1);
+        thread::sleep(Duration::from_millis(pause));
+        first.reset();
+        let mut second = Wire::connect_from(port, node.address);
+        assert_eq!(second.get("/hello").status, 200);
+        second.reset();
+        node.wait_for_stats("nobody is waited for", |stats| stats.in_flight == 0);
+    }
 }
 
 /// Goal: a body may be as long as the limit and not a byte longer, however it is framed.

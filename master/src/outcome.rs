@@ -38,6 +38,8 @@ pub enum Missing {
     Fenced,
     /// A call has failed.
     Failed(String),
+    /// The client did not wait for it.
+    ClientGone,
     /// It did not come within this time.
     NotWithin(Duration),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Missing {
                 f.write_str("fenced: another master reigns, which may not have the entry")
             }
             Missing::Failed(why) => f.write_str(why),
+            Missing::ClientGone => f.write_str("the client has gone"),
             Missing::NotWithin(time) => write!(f, "no ack within {} ms", time.as_millis()),
         }
     }

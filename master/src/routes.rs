@@ -104,7 +104,7 @@ impl Routes {
         if is_crowded(request.room, concern, nodes, minimal) {
             return reply.refuse_busy();
         }
-        replication.write(&draft, concern, |replication, outcome| {
+        replication.write(&draft, concern, reply, |replication, reply, outcome| {
             let msg = excerpt(&draft.message);
             let duration = start.elapsed();
             reply.send(conclude(replication, outcome, concern, minimal, &msg, duration));

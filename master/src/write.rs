@@ -16,6 +16,7 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use common::entries::{Draft, Seq};
+use common::http::Reply;
 
 use crate::bodies::{AckState, AckStatus};
 use crate::concern::Concern;
@@ -37,19 +38,56 @@ const YIELDS: usize = 30;
 /// secondaries answer before that, and nobody looks in vain.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// How often a request looks whether its client has gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A request that waits.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
+#[derive(Clone, Copy)]
+struct Waiting<'a> {
     ticket: Ticket,
     concern: Concern,
     since: Instant,
     deadline: Option<Instant>,
+    client: &'a dyn Client,
+}
+
+/// The client of a request.
+pub trait Client {
+    /// Whether it does not wait any more.
+    fn is_gone(&self) -> bool;
+}
+
+impl Client for Reply {
+    fn is_gone(&self) -> bool {
+        Reply::is_gone(self)
+    }
+}
+
+/// A client that stays.
+impl Client for () {
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+impl Waiting<'_> {
+    /// Whether the wait, which may have no other end, is in vain. A request without `w` ends soon.
+    fn is_given_up(&self) -> bool {
+        self.concern != Concern::AllOrFail && self.client.is_gone()
+    }
 }
 
 impl Replication {
     /// Appends an entry, unless its idempotency key is known, and replicates it. `answer` is called
-    /// with the outcome; the calls that are still out then are waited for after it.
-    pub fn write(&self, draft: &Draft, concern: Concern, answer: impl FnOnce(&Self, Outcome)) {
+    /// with the outcome, and with the client, which is waited for no longer than it is there; the
+    /// calls that are still out then are waited for after it.
+    pub fn write<C: Client>(
+        &self,
+        draft: &Draft,
+        concern: Concern,
+        client: C,
+        answer: impl FnOnce(&Self, C, Outcome),
+    ) {
         let recovering = |state: &mut State| {
             matches!(state.phase, Phase::Waiting { is_new: true, .. })
                 && state.disk_failure().is_none()
@@ -62,7 +100,7 @@ impl Replication {
             Ok(appended) => appended,
             Err(refused) => {
                 drop(state);
-                return answer(self, Outcome::NotAppended(refused));
+                return answer(self, client, Outcome::NotAppended(refused));
             }
         };
         let State { lines, waiters, timeline, .. } = &mut *state;
@@ -78,15 +116,15 @@ impl Replication {
             Concern::AllOrFail => Some(since + self.options.ack_timeout + FAILURE_GRACE),
             Concern::Nodes { timeout, .. } => timeout.map(|timeout| since + timeout),
         };
-        let waiting = Waiting { ticket, concern, since, deadline };
         thread::scope(|scope| {
+            let waiting = Waiting { ticket, concern, since, deadline, client: &client };
             let mut state = self.replicate(scope, state, waiting);
             let failures = state.waiters.remove(ticket);
             let outcome = self.outcome(&state, waiting, duplicate, &failures);
             let ok = matches!(outcome, Outcome::Acknowledged(_));
             state.timeline.answered(seq, ok, Instant::now());
             wake_couriers(state, Instant::now());
-            answer(self, outcome);
+            answer(self, client, outcome);
         });
     }
 
@@ -97,7 +135,7 @@ impl Replication {
         mut state: MutexGuard<'scope, State>,
         waiting: Waiting,
     ) -> MutexGuard<'scope, State> {
-        let Waiting { ticket, concern, since, deadline } = waiting;
+        let Waiting { ticket, concern, since, deadline, .. } = waiting;
         loop {
             state =
                 self.let_others_append(state, |state, now| state.can_call(ticket, concern, now));
@@ -125,15 +163,14 @@ impl Replication {
                 Standing::Pending => None,
             };
             let until = [until, deadline].into_iter().flatten().min();
-            if until.is_some_and(|until| now >= until) {
+            if until.is_some_and(|until| now >= until) || waiting.is_given_up() {
                 return state;
             }
             let room = state.room_at(ticket, concern).map(|at| at.max(now + PATIENCE));
             wake_couriers(state, now);
-            match [until, room].into_iter().flatten().min() {
-                Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
-                None => thread::park(),
-            }
+            let until = [until, room].into_iter().flatten().min();
+            let left = until.map_or(LOOK_INTERVAL, |until| until.saturating_duration_since(now));
+            thread::park_timeout(left.min(LOOK_INTERVAL));
             state = self.lock();
         }
     }
@@ -183,6 +220,7 @@ impl Replication {
         let why = match missing.and_then(|ack| ack.detail.clone()) {
             _ if lines.fenced_by().is_some() => Missing::Fenced,
             Some(detail) => Missing::Failed(detail),
+            None if waiting.is_given_up() => Missing::ClientGone,
             None => Missing::NotWithin(match concern {
                 Concern::AllOrFail => self.options.ack_timeout,
                 Concern::Nodes { timeout, .. } => timeout.unwrap_or_default(),

@@ -94,7 +94,7 @@ impl Durable for Arc<Replication> {
     fn write(&self, _number: u64) -> bool {
         let draft = Draft { message: Message::new("m"), key: None };
         let acknowledged = Mutex::new(None);
-        Replication::write(self, &draft, Concern::AllOrFail, |_, written| {
+        Replication::write(self, &draft, Concern::AllOrFail, (), |_, (), written| {
             let is = match written {
                 Written::Acknowledged(_) => true,
                 Written::Unacknowledged { node, stored, .. } => {

@@ -250,6 +250,24 @@ fn a_follower_that_has_gone_is_noticed() {
 }
 
 #[test]
+fn a_poll_that_was_given_up_leaves_its_place() {
+    // Goal: a client that ends a long poll takes nobody the only place for a minute.
+    let node = Node::start(Role::Secondary, &[("MAX_FOLLOWERS", "1")]);
+    let mut connection = node.connect();
+    let poll = "GET /messages?from=9&wait=60000 HTTP/1.1\r\nHost: x\r\n\r\n";
+    connection.write(poll.as_bytes()).unwrap();
+    wait_until("it waits", SOON, || match node.get("/messages?from=9&wait=1").status {
+        503 => Ok(()),
+        status => Err(status),
+    });
+    drop(connection);
+    wait_until("its place is free", SOON, || match node.get("/messages?from=9&wait=1").status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
 fn the_state_is_told_as_it_changes() {
     // Goal: the page sees an append, when each secondary acknowledged it, and a frozen secondary.
     let slow = [("DELAY_MS", "200")];

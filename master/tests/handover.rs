@@ -61,12 +61,11 @@ fn measured() -> Option<usize> {
     env::var("TAKEOVER_KILLS").ok()?.parse().ok()
 }
 
-/// Asserts that none of these took longer; when nobody measures, that not all of them did: the
-/// machine may be busy with other tests.
+/// Asserts that none of these took longer; when nobody measures, the machine may be busy.
 fn assert_within(outages: &[Duration], limit: Duration) {
-    let (least, most) = (outages[0], outages[outages.len() - 1]);
-    let is_so = if measured().is_some() { most <= limit } else { least <= limit };
-    assert!(is_so && most <= limit + BUSY, "{outages:?}");
+    let most = outages[outages.len() - 1];
+    let busy = if measured().is_some() { Duration::ZERO } else { BUSY };
+    assert!(most <= limit + busy, "{outages:?}");
 }
 
 /// One test at a time, for the sake of what is measured.

@@ -172,7 +172,7 @@ fn no_input_becomes_a_header() {
     // for it. CVE-2026-66753: tiny_http writes CR and LF in a header's value as they are.
     let cluster = Masters::start(2, &[]);
     let standby = &cluster.masters[1];
-    for line in ["\n", "\r", "\n\n", "\t"] {
+    for line in ["\n", "\r", "\n\n"] {
         for target in ["/messages?from=1", "/messages/1"] {
             let mut connection = standby.connect();
             let request =

@@ -22,7 +22,7 @@ use log::{debug, warn};
 use socket2::SockRef;
 
 use super::stats::Figures;
-use super::turns::Turns;
+use super::turns::{Seen, Turns};
 use crate::locked::locked;
 
 /// The shortest time between two looks for connections that must be closed.
@@ -125,10 +125,11 @@ impl Guard {
     }
 
     fn close_overdue(&self, open: &Descriptors, begun: Instant) {
-        let read = |held: &Vec<RawFd>| held.iter().find_map(|one| bytes_read(*one));
-        let read = open.iter().map(|(peer, held)| (*peer, read(held))).collect();
+        let look =
+            |held: &Vec<RawFd>| held.iter().find_map(|one| look_at(*one)).unwrap_or_default();
+        let seen = open.iter().map(|(peer, held)| (*peer, look(held))).collect();
         let (most, limits) = (max_connections(), &self.figures.limits);
-        let overdue = locked(&self.turns).overdue(&read, begun, limits, most);
+        let overdue = locked(&self.turns).overdue(&seen, begun, limits, most);
         for peer in overdue {
             let handle = Handle::of(peer, &open[&peer]);
             handle.into_iter().for_each(|handle| self.close(peer, Some(handle)));
@@ -327,17 +328,16 @@ fn address(answer: io::Result<socket2::SockAddr>) -> Option<SocketAddr> {
     answer.ok()?.as_socket()
 }
 
-/// Bytes that arrived, without those that nobody has read yet.
-fn bytes_read(descriptor: RawFd) -> Option<u64> {
+/// How a connection stands.
+#[cfg(target_os = "linux")]
+fn look_at(descriptor: RawFd) -> Option<Seen> {
+    /// The states of Linux in which the peer has not ended its side: established, and our own end
+    /// sent before.
+    const OPEN: [u8; 3] = [1, 4, 5];
     let mut unread: libc::c_int = 0;
     // SAFETY: the pointer is to a valid integer that lives through the call.
     let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut unread) };
     let unread = u64::try_from(unread).ok().filter(|_| answer == 0)?;
-    Some(bytes_received(descriptor)?.saturating_sub(unread))
-}
-
-#[cfg(target_os = "linux")]
-fn bytes_received(descriptor: RawFd) -> Option<u64> {
     // SAFETY: all bits zero is a valid value of this structure of integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -348,11 +348,16 @@ fn bytes_received(descriptor: RawFd) -> Option<u64> {
         libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
     };
     let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
-    (answer == 0 && usize::try_from(length).ok()? >= known).then_some(info.tcpi_bytes_received)
+    let has_bytes = usize::try_from(length).ok()? >= known;
+    (answer == 0).then_some(Seen {
+        read: has_bytes.then(|| info.tcpi_bytes_received.saturating_sub(unread)),
+        is_ended: !OPEN.contains(&info.tcpi_state),
+        unsent_for: Some(Duration::from_millis(info.tcpi_last_data_sent.into())),
+    })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bytes_received(_descriptor: RawFd) -> Option<u64> {
+fn look_at(_descriptor: RawFd) -> Option<Seen> {
     None
 }
 
@@ -380,7 +385,9 @@ mod tests {
         let found = connections_to(port).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), [&peer]);
         let held = &found[&peer];
-        assert_eq!(held.iter().map(|one| bytes_read(*one)).collect::<Vec<_>>(), [Some(3)]);
+        let look = || look_at(held[0]).unwrap();
+        assert_eq!((look().read, look().is_ended), (Some(3), false));
+        assert!(look().unsent_for.unwrap() < Duration::from_secs(60), "{:?}", look());
 
         let handle = Handle::of(peer, held).unwrap();
         let socket = inode(server.as_raw_fd());

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `server.rs` | takes requests from tiny_http, reads and refuses them, stops in good order |
 //! | `crew.rs` | threads: reused when idle, hired when none is idle, bounded |
-//! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do |
+//! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do; who has gone |
 //! | `framing.rs` | where a line of a head and a body end; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `stats.rs` | how many requests are in progress, and other figures |
@@ -28,15 +28,23 @@
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [brief](Handler::is_brief) ones |
-//! | bodies that are being received, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise 503 |
+//! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise a body gets 503 |
+//! | bytes of all such bodies that are in memory | [`MAX_BODIES`] of the greatest length | the same |
 //! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
 //! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |
 //! | a head or a body that trickles | [`Limits::timeout`] and up to half as much more | closed |
 //! | a peer that reads its answer slowly | [`MIN_READ_RATE`] bytes per second after the timeout | closed |
 //! | a request that is handled for more than half of the timeout | | its answer says `Connection: close` |
 //! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`], more seldom with many connections | closed |
+//! | a control character in the request line or a header field, a name that is no token | none | 400, and the connection is closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
 //! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
+//!
+//! # Clients that have gone
+//!
+//! A handler that waits asks [`Reply::is_gone`] whether somebody still waits with it. The guard
+//! notices within some looks that a connection is closed, that its client has ended its side for a
+//! second, or that another connection has come from the same address.
 //!
 //! # What cannot be cured from outside
 //!
@@ -45,17 +53,20 @@
 //! are closed and counted ([`Stats::stuck`]). Some thousands do no harm but for the memory, about
 //! 20 KB each. On a hostile network put a reverse proxy in front.
 //!
-//! Three answers are tiny_http's own: a request line or a header field that cannot be parsed gets
-//! an empty 400, an unknown expectation an empty 417, and a body of at most 1024 bytes that is cut
-//! off gets none. A chunked body that is cut off inside a chunk ends there without an error: the
-//! handler must notice by its sense, as JSON that is cut off never parses.
+//! Some answers are tiny_http's own: a request line or a header field that cannot be parsed gets
+//! an empty 400, an unknown expectation an empty 417. A head with a byte beyond ASCII, a head whose
+//! lines end with a bare LF, and a body of at most 1024 bytes that is cut off get none. A chunked
+//! body that is cut off inside a chunk ends there without an error: the handler must notice by its
+//! sense, as JSON that is cut off never parses.
 //!
 //! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind
 //! a proxy that passes folds on as they are, such a line could announce a body that the proxy does
 //! not know of. The proxy of `docker/tls` passes none on.
 //!
 //! A connection is known by its peer's address. A client that was refused and uses its port again
-//! within moments is told apart from the connection before by an interim answer 100.
+//! within moments is told apart from the connection before by an interim answer 100. One that gives
+//! up a request and uses its port again waits until the guard has noticed, or, within 20 ms of that
+//! request, for its end.
 
 mod crew;
 mod framing;
@@ -79,6 +90,9 @@ pub use turns::{MAX_HEAD_BYTES, MAX_PIPELINED};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// So many bodies of the greatest length may be in memory at the same time.
+pub const MAX_BODIES: usize = 64;
+
 /// What a server refuses and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -99,6 +113,11 @@ impl Limits {
             _ if number > self.max_in_flight.div_ceil(2) => Room::Scarce,
             _ => Room::Ample,
         }
+    }
+
+    /// Bytes of all bodies together that are longer than 1024 bytes.
+    fn most_body_bytes(&self) -> usize {
+        self.max_body_bytes.saturating_mul(MAX_BODIES)
     }
 
     /// After this long without a byte the system ends a connection: at least a second, for a

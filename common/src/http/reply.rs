@@ -15,25 +15,35 @@ pub const MIN_READ_RATE: u64 = 64 * 1024;
 
 /// Why a request is refused that would have to wait.
 pub(super) const TOO_MANY: &str = "Too many requests in progress";
+/// Why its body is not received.
+pub(super) const TOO_MANY_BODIES: &str = "Too many bodies are being received";
+
+/// Answers with longer bodies may take as long as their clients like.
+const SHORT_BYTES: usize = 1024;
+
+/// The connections of a server, as the answers to their requests need them.
+pub(super) trait Connections: Send + Sync {
+    /// Ends the turn of the request in progress, perhaps by closing the connection.
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool);
+
+    /// The answer to the request in progress is going to be sent, which may take long.
+    fn begin_answer(&self, peer: SocketAddr);
+
+    /// Whether the client of the request in progress has gone.
+    fn is_gone(&self, peer: SocketAddr) -> bool;
+}
 
 /// The turn of the request in progress. Its end lets the connection's next request begin.
 pub(super) struct Turn {
     pub(super) peer: SocketAddr,
     /// Whether the connection is closed at the end of the turn.
     pub(super) close: bool,
-    end: Option<Box<dyn FnOnce(bool) + Send>>,
-}
-
-impl Turn {
-    /// `end` is told whether the connection must be closed first.
-    pub(super) fn new(peer: SocketAddr, end: impl FnOnce(bool) + Send + 'static) -> Turn {
-        Turn { peer, close: false, end: Some(Box::new(end)) }
-    }
+    pub(super) of: Arc<dyn Connections>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.end.take().into_iter().for_each(|end| end(self.close));
+        Arc::clone(&self.of).end_turn(self.peer, self.close);
     }
 }
 
@@ -59,8 +69,9 @@ impl Reply {
 
     /// Refuses a request that would have to wait when too many are in progress.
     pub fn refuse_busy(self) {
-        self.figures.change(|stats| stats.refused_busy += 1);
-        self.send(Response::busy(TOO_MANY));
+        let refusal = Response::busy(TOO_MANY);
+        self.figures.count(&refusal);
+        self.send(refusal);
     }
 
     /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer
@@ -84,6 +95,12 @@ impl Reply {
         self.figures.stats()
     }
 
+    /// Whether the client has been gone for a while, so that nobody reads the answer. A client that
+    /// has ended its side of the connection counts as gone.
+    pub fn is_gone(&self) -> bool {
+        self.turn.of.is_gone(self.turn.peer)
+    }
+
     /// Whether the server is going to stop: nobody should be kept waiting.
     pub fn is_stopping(&self) -> bool {
         self.figures.is_stopping()
@@ -93,6 +110,9 @@ impl Reply {
         let Some(mut writer) = self.writer.take() else { return };
         let mut paced = PacedWriter::new(&mut *writer, self.figures.limits.timeout);
         let part = if self.head_only { Part::Head } else { Part::Whole };
+        if !self.head_only && response.body_len() > SHORT_BYTES {
+            self.turn.of.begin_answer(self.turn.peer);
+        }
         // The socket has waited for the next request since this one was read: after half of its
         // timeout the client should not begin another one.
         let is_late = self.since.elapsed() > self.figures.limits.idle_timeout() / 2;

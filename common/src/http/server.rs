@@ -13,14 +13,14 @@ use log::{error, warn};
 use socket2::SockRef;
 
 use super::crew::{Crew, Work, submit, try_submit};
-use super::framing::{Framing, check_head};
+use super::framing::Framing;
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{Reply, TOO_MANY, Turn};
+use super::reply::{Connections, Reply, TOO_MANY, TOO_MANY_BODIES, Turn};
 use super::response::Part;
-use super::stats::{Figures, Stats};
-use super::turns::{Arrival, Body, Phase};
+use super::stats::{Figures, Held, Stats};
+use super::turns::{Arrival, Phase, Transfer};
 use super::{Handler, Limits, Request, Response, Room};
 use crate::locked::locked;
 use crate::vital;
@@ -184,8 +184,13 @@ impl Core {
         None
     }
 
-    /// The request in progress of this peer has ended: the next one may begin, perhaps after the
-    /// connection has been closed.
+    /// How many requests may transfer a body or an answer at the same time.
+    fn most_transfers(&self) -> usize {
+        self.figures.limits.max_in_flight.div_ceil(2)
+    }
+}
+
+impl Connections for Core {
     fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
         if close {
             let core = Arc::clone(&self);
@@ -195,6 +200,18 @@ impl Core {
         if let Some(next) = next {
             submit(&self, Job::Handle(next));
         }
+    }
+
+    fn begin_answer(&self, peer: SocketAddr) {
+        let most = self.most_transfers();
+        let begins = locked(&self.guard.turns).transfer(peer, Phase::Answering, most);
+        if let Transfer::InPlaceOf(slow) = begins {
+            self.guard.close_soon(slow, || ());
+        }
+    }
+
+    fn is_gone(&self, peer: SocketAddr) -> bool {
+        locked(&self.guard.turns).is_gone(peer)
     }
 }
 
@@ -293,24 +310,33 @@ impl Work for Core {
 impl Core {
     fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
-        let core = Arc::clone(self);
-        let turn = Turn::new(peer, move |close| core.end_turn(peer, close));
+        let of: Arc<dyn Connections> = Arc::<Core>::clone(self);
+        let turn = Turn { peer, close: false, of };
         let (_in_progress, number) = self.figures.begin();
         let mut read = head_of(&request);
-        if let Err(refusal) = check_head(&read) {
-            return self.refuse_bad(request, turn, &refusal);
-        }
         read.room = self.figures.limits.room(number);
-        let refusal = self.is_full(&read).or_else(|| self.handler.admit(&read, peer).err());
-        if let Some(refusal) = refusal {
+        let framing = match Framing::of(&read, self.figures.limits.max_body_bytes) {
+            Ok(framing) => framing,
+            Err(refusal) => {
+                self.figures.count(&refusal);
+                return self.refuse(request, &read, turn, &refusal);
+            }
+        };
+        if let Some(refusal) = self.is_full(&read).or_else(|| self.handler.admit(&read, peer).err())
+        {
             // Without a body the connection can be kept.
             return match is_in_memory(&request) {
                 true => self.reply_to(request, &read, turn).answer(&refusal),
-                false => self.refuse(request, turn, &refusal),
+                false => self.refuse(request, &read, turn, &refusal),
             };
         }
-        if let Err(refusal) = self.read_body(&mut read, &mut request, peer) {
-            return self.refuse_bad(request, turn, &refusal);
+        let held = Held::new(&self.figures);
+        match self.read_body(framing, &mut request, peer, &held) {
+            Ok(body) => read.body = body,
+            Err(refusal) => {
+                self.figures.count(&refusal);
+                return self.refuse(request, &read, turn, &refusal);
+            }
         }
         let mut reply = self.reply_to(request, &read, turn);
         if self.guard.is_suspect(peer) && !reply.is_heard() {
@@ -332,33 +358,40 @@ impl Core {
         } else {
             return None;
         };
-        self.figures.change(|stats| stats.refused_busy += 1);
-        Some(Response::busy(why))
+        let refusal = Response::busy(why);
+        self.figures.count(&refusal);
+        Some(refusal)
     }
 
     fn read_body(
         &self,
-        read: &mut Request,
+        framing: Framing,
         request: &mut tiny_http::Request,
         peer: SocketAddr,
-    ) -> Result<(), Response> {
-        let most = self.figures.limits.max_body_bytes;
-        let framing = Framing::of(read, most)?;
+        held: &Held,
+    ) -> Result<Vec<u8>, Response> {
+        let limits = &self.figures.limits;
         if is_in_memory(request) {
-            read.body = framing.read(request.as_reader(), most)?;
-        } else {
-            let most_bodies = self.figures.limits.max_in_flight.div_ceil(2);
-            let begins = locked(&self.guard.turns).begin_body(peer, most_bodies);
-            match begins {
-                Body::Begins => {}
-                Body::InPlaceOf(slow) => self.guard.close_soon(slow, || ()),
-                Body::TooMany => return Err(Response::busy("Too many bodies are being received")),
-            }
-            let body = framing.read(request.as_reader(), most);
-            locked(&self.guard.turns).enter(peer, Phase::Busy);
-            read.body = body?;
+            return framing.read(request.as_reader(), limits.max_body_bytes, &|_| true);
         }
-        Ok(())
+        let begins =
+            locked(&self.guard.turns).transfer(peer, Phase::Reading, self.most_transfers());
+        match begins {
+            Transfer::Begins => {}
+            Transfer::InPlaceOf(slow) => self.guard.close_soon(slow, || ()),
+            Transfer::TooMany => return Err(Response::busy(TOO_MANY_BODIES)),
+        }
+        let may_take = |bytes| held.add(bytes) <= limits.most_body_bytes() || self.make_way();
+        let body = framing.read(request.as_reader(), limits.max_body_bytes, &may_take);
+        locked(&self.guard.turns).enter(peer, Phase::Busy);
+        body
+    }
+
+    /// Gives up the body that has been on its way for longest, if it has had its time.
+    fn make_way(&self) -> bool {
+        let slow = locked(&self.guard.turns).slowest(|phase| phase == Phase::Reading);
+        slow.into_iter().for_each(|slow| self.guard.close_soon(slow, || ()));
+        slow.is_some()
     }
 
     fn reply_to(&self, request: tiny_http::Request, read: &Request, turn: Turn) -> Reply {
@@ -381,24 +414,16 @@ impl Core {
         }
     }
 
-    /// Refuses a request that is not to be understood, too long, or has no place for its body.
-    fn refuse_bad(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
-        self.figures.change(|stats| match answer.status {
-            503 => stats.refused_busy += 1,
-            _ => stats.refused_bad += 1,
-        });
-        self.refuse(request, turn, answer);
-    }
-
     /// Answers past tiny_http, which would first read the body to its end, and ends the connection.
     /// Then gets rid of the request, whatever it announced, and of the turn.
-    fn refuse(&self, request: tiny_http::Request, turn: Turn, answer: &Response) {
+    fn refuse(&self, request: tiny_http::Request, read: &Request, turn: Turn, answer: &Response) {
         let peer = turn.peer;
         locked(&self.guard.turns).enter(peer, Phase::Refusing);
         let mut handle = self.guard.find(peer);
         if let Some(handle) = &mut handle {
+            let part = if read.method == "HEAD" { Part::Head } else { Part::Whole };
             // The peer may be gone; there is nobody else to tell.
-            let _ = answer.write_to(&mut handle.stream, Part::Whole, Some("close"));
+            let _ = answer.write_to(&mut handle.stream, part, Some("close"));
             handle.linger();
         }
         self.guard.close(peer, handle);

@@ -1,10 +1,11 @@
 //! Figures of a running server, its limits, and whether it is stopping.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Limits;
+use super::{Limits, Response};
 use crate::locked::locked;
 
 /// Figures of a running server.
@@ -26,6 +27,8 @@ pub struct Stats {
 pub(super) struct Figures {
     pub(super) limits: Limits,
     stats: Mutex<Stats>,
+    /// Bytes of all bodies that are in memory, but for the short ones.
+    body_bytes: AtomicUsize,
     drained: Condvar,
     pub(super) stopping: AtomicBool,
 }
@@ -33,11 +36,18 @@ pub(super) struct Figures {
 /// One request in progress.
 pub(super) struct InProgress<'a>(&'a Figures);
 
+/// What one request has in memory of its body.
+pub(super) struct Held<'a> {
+    figures: &'a Figures,
+    bytes: Cell<usize>,
+}
+
 impl Figures {
     pub(super) fn new(limits: Limits) -> Figures {
         let stats = Stats { max_in_flight: limits.max_in_flight, ..Stats::default() };
         let (drained, stopping) = (Condvar::new(), AtomicBool::new(false));
-        Figures { limits, stats: Mutex::new(stats), drained, stopping }
+        let body_bytes = AtomicUsize::new(0);
+        Figures { limits, stats: Mutex::new(stats), body_bytes, drained, stopping }
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -46,6 +56,14 @@ impl Figures {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Stats)) {
         change(&mut locked(&self.stats));
+    }
+
+    /// Counts the refusal of a request.
+    pub(super) fn count(&self, refusal: &Response) {
+        self.change(|stats| match refusal.status {
+            503 => stats.refused_busy += 1,
+            _ => stats.refused_bad += 1,
+        });
     }
 
     /// Whether new requests are refused.
@@ -70,6 +88,25 @@ impl Figures {
         let stats = locked(&self.stats);
         let waited = self.drained.wait_timeout_while(stats, timeout, |now| now.in_flight > 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.in_flight
+    }
+}
+
+impl Held<'_> {
+    /// Nothing yet.
+    pub(super) fn new(figures: &Figures) -> Held<'_> {
+        Held { figures, bytes: Cell::new(0) }
+    }
+
+    /// So many bytes more. Returns how many all requests have.
+    pub(super) fn add(&self, bytes: usize) -> usize {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.figures.body_bytes.fetch_add(bytes, SeqCst) + bytes
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.figures.body_bytes.fetch_sub(self.bytes.get(), SeqCst);
     }
 }
 

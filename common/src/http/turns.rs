@@ -1,5 +1,5 @@
-//! One request of a connection at a time, in order; and which connections have been idle,
-//! trickling or flooding for too long.
+//! One request of a connection at a time, in order; which connections have been idle, trickling or
+//! flooding for too long; and which clients have gone.
 //!
 //! tiny_http hands out pipelined requests all at once. Handled at the same time they could
 //! overtake each other, and a thread could block behind its own predecessor.
@@ -18,8 +18,11 @@ pub const MAX_PIPELINED: usize = 64;
 /// own limit.
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
-/// A body has so much time in any case.
-const BODY_TIME: Duration = Duration::from_secs(1);
+/// A body or an answer has so much time in any case, and so has a client that has ended its side.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The system counts time in steps of at most this.
+const JIFFY: Duration = Duration::from_millis(20);
 
 /// Bytes that may be read for each byte of a body: chunks of one byte take six.
 const MOST_PER_BODY_BYTE: u64 = 8;
@@ -35,6 +38,8 @@ pub(super) enum Phase {
     Reading,
     /// A handler works on its request.
     Busy,
+    /// Its answer is being sent, which its peer may read slowly.
+    Answering,
     /// Its request is being refused; the connection is closed after that.
     Refusing,
 }
@@ -44,8 +49,8 @@ pub(super) enum Phase {
 pub(super) struct Turns<T> {
     lines: HashMap<SocketAddr, Line<T>>,
     heard: u64,
-    /// How many are receiving a body.
-    bodies: usize,
+    /// How many are receiving a body or sending an answer.
+    transfers: usize,
 }
 
 #[derive(Debug)]
@@ -55,16 +60,29 @@ struct Line<T> {
     since: Instant,
     /// Bytes read of the connection at the first look after that.
     bytes: Option<u64>,
+    /// The client of the request in progress has gone.
+    is_gone: bool,
     /// A request was dropped: no further one is handled before the connection has been closed.
     is_doomed: bool,
     waiting: VecDeque<T>,
 }
 
-/// What becomes of a body that is not in memory yet.
+/// What a look has seen of an open connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Bytes read of it.
+    pub(super) read: Option<u64>,
+    /// Its client will send no more.
+    pub(super) is_ended: bool,
+    /// The time since something was sent to its client, or since it was made.
+    pub(super) unsent_for: Option<Duration>,
+}
+
+/// What becomes of a body or an answer that takes time.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum Transfer {
     Begins,
-    /// It begins, and this peer, whose body has been on its way for longest, must be closed.
+    /// It begins, and this peer, whose transfer has taken longest, must be closed.
     InPlaceOf(SocketAddr),
     TooMany,
 }
@@ -80,7 +98,7 @@ pub(super) enum Arrival<T> {
 
 impl<T> Turns<T> {
     pub(super) fn new() -> Turns<T> {
-        Turns { lines: HashMap::new(), heard: 0, bodies: 0 }
+        Turns { lines: HashMap::new(), heard: 0, transfers: 0 }
     }
 
     fn line(&mut self, peer: SocketAddr) -> &mut Line<T> {
@@ -88,6 +106,7 @@ impl<T> Turns<T> {
             phase: Phase::Silent,
             since: Instant::now(),
             bytes: Some(0),
+            is_gone: false,
             is_doomed: false,
             waiting: VecDeque::new(),
         })
@@ -114,26 +133,34 @@ impl<T> Turns<T> {
     pub(super) fn enter(&mut self, peer: SocketAddr, phase: Phase) {
         let before = mem::replace(&mut self.line(peer).phase, phase);
         self.line(peer).enter(phase);
-        self.bodies += usize::from(phase == Phase::Reading);
-        self.bodies -= usize::from(before == Phase::Reading);
+        self.transfers += usize::from(phase.is_transfer());
+        self.transfers -= usize::from(before.is_transfer());
     }
 
-    /// The request in progress begins to receive a body, as one of at most so many. A body that has
-    /// taken too long gives way: otherwise clients that trickle would keep out all others.
-    pub(super) fn begin_body(&mut self, peer: SocketAddr, most: usize) -> Body {
-        let mut begins = Body::Begins;
-        if self.bodies >= most {
-            let bodies = self.lines.iter().filter(|(_, line)| line.gives_way());
-            match bodies.min_by_key(|(_, line)| line.since) {
-                Some((slow, _)) => begins = Body::InPlaceOf(*slow),
-                None => return Body::TooMany,
+    /// The request in progress begins to receive its body or to send its answer, as one of at most
+    /// so many that do. The one that has taken longest gives way, if that is too long: otherwise
+    /// clients that are slow would keep out all others.
+    pub(super) fn transfer(&mut self, peer: SocketAddr, phase: Phase, most: usize) -> Transfer {
+        let mut begins = Transfer::Begins;
+        if self.transfers >= most {
+            match self.slowest(Phase::is_transfer) {
+                Some(slow) => begins = Transfer::InPlaceOf(slow),
+                None if phase == Phase::Reading => return Transfer::TooMany,
+                None => {}
             }
         }
-        if let Body::InPlaceOf(slow) = begins {
-            self.enter(slow, Phase::Refusing);
-        }
-        self.enter(peer, Phase::Reading);
+        self.enter(peer, phase);
         begins
+    }
+
+    /// Has the one that has been in such a phase for longest refused, if that is too long.
+    pub(super) fn slowest(&mut self, is_such: impl Fn(Phase) -> bool) -> Option<SocketAddr> {
+        let gives_way = |line: &Line<T>| is_such(line.phase) && line.since.elapsed() >= GRACE;
+        let slow = self.lines.iter().filter(|(_, line)| gives_way(line));
+        let (slowest, _) = slow.min_by_key(|(_, line)| line.since)?;
+        let slowest = *slowest;
+        self.enter(slowest, Phase::Refusing);
+        Some(slowest)
     }
 
     /// Ends the request in progress. Returns the next one, which begins.
@@ -160,16 +187,21 @@ impl<T> Turns<T> {
         self.lines.get(&peer).is_some_and(|line| !line.phase.is_between())
     }
 
+    /// Whether the client of the request in progress has gone.
+    pub(super) fn is_gone(&self, peer: SocketAddr) -> bool {
+        self.lines.get(&peer).is_some_and(|line| line.is_gone)
+    }
+
     /// How many connections have sent a request.
     pub(super) fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// The connections that must be closed. `open` are the bytes read of each open one, which were
-    /// asked for after `begun`.
+    /// The connections that must be closed. `open` are those that a look has seen, which began at
+    /// `begun`.
     pub(super) fn overdue(
         &mut self,
-        open: &HashMap<SocketAddr, Option<u64>>,
+        open: &HashMap<SocketAddr, Seen>,
         begun: Instant,
         limits: &Limits,
         most_connections: usize,
@@ -178,10 +210,13 @@ impl<T> Turns<T> {
             let is_used = !line.phase.is_between() || line.is_doomed || line.since >= begun;
             is_used || open.contains_key(peer)
         });
+        for (peer, line) in &mut self.lines {
+            line.is_gone |= line.has_lost(open.get(peer), begun);
+        }
         let (mut overdue, mut idle) = (Vec::new(), Vec::new());
-        for (peer, read) in open {
+        for (peer, seen) in open {
             let line = self.line(*peer);
-            if line.is_overdue(*read, begun, limits) {
+            if line.is_overdue(seen.read, begun, limits) {
                 overdue.push(*peer);
             } else if line.phase.is_between() {
                 idle.push((line.since, *peer));
@@ -195,12 +230,22 @@ impl<T> Turns<T> {
 }
 
 impl<T> Line<T> {
-    fn gives_way(&self) -> bool {
-        self.phase == Phase::Reading && self.since.elapsed() >= BODY_TIME
-    }
-
     fn enter(&mut self, phase: Phase) {
         (self.phase, self.since, self.bytes) = (phase, Instant::now(), None);
+        self.is_gone = false;
+    }
+
+    /// Whether the client of the request in progress had gone at the time of a look, which found
+    /// this connection with its address. While a handler works nothing is sent: a connection to
+    /// which something was sent since then, if only its beginning, is another one.
+    fn has_lost(&self, found: Option<&Seen>, begun: Instant) -> bool {
+        let busy_for = begun.saturating_duration_since(self.since);
+        self.phase == Phase::Busy
+            && self.since < begun
+            && found.is_none_or(|seen| {
+                (seen.is_ended && busy_for >= GRACE)
+                    || seen.unsent_for.is_some_and(|silence| silence + JIFFY < busy_for)
+            })
     }
 
     fn is_overdue(&mut self, read: Option<u64>, begun: Instant, limits: &Limits) -> bool {
@@ -215,7 +260,7 @@ impl<T> Line<T> {
         let floods = read.zip(self.bytes).is_some_and(|(read, before)| read > before + most);
         match self.phase {
             Phase::Refusing => false,
-            Phase::Busy => floods,
+            Phase::Busy | Phase::Answering => floods,
             _ => floods || begun.saturating_duration_since(self.since) >= limits.timeout,
         }
     }
@@ -225,6 +270,11 @@ impl Phase {
     /// Whether no request is in progress.
     fn is_between(self) -> bool {
         matches!(self, Phase::Silent | Phase::Idle)
+    }
+
+    /// Whether it lasts as long as the client likes.
+    fn is_transfer(self) -> bool {
+        matches!(self, Phase::Reading | Phase::Answering)
     }
 }
 
@@ -241,7 +291,8 @@ mod tests {
 
     /// The ports that are overdue, of open ones with the bytes read of them.
     fn look<T>(turns: &mut Turns<T>, open: &[(u16, u64)], begun: Instant, most: usize) -> Vec<u16> {
-        let open = open.iter().map(|(port, bytes)| (peer(*port), Some(*bytes))).collect();
+        let seen = |bytes: &u64| Seen { read: Some(*bytes), ..Seen::default() };
+        let open = open.iter().map(|(port, bytes)| (peer(*port), seen(bytes))).collect();
         let overdue = turns.overdue(&open, begun, &LIMITS, most);
         let mut ports: Vec<u16> = overdue.iter().map(SocketAddr::port).collect();
         ports.sort();
@@ -261,19 +312,51 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_body_gives_way_to_a_new_one() {
+    fn the_slowest_transfer_gives_way_to_a_new_one() {
         let mut turns = Turns::new();
+        let begin = |turns: &mut Turns<()>, port, phase| turns.transfer(peer(port), phase, 2);
         (1..=4).for_each(|port| _ = turns.arrive(peer(port), ()));
-        assert_eq!(turns.begin_body(peer(1), 2), Body::Begins);
-        assert_eq!(turns.begin_body(peer(2), 2), Body::Begins);
-        assert_eq!(turns.begin_body(peer(3), 2), Body::TooMany, "nobody has had his time");
-        turns.line(peer(1)).since -= BODY_TIME;
-        assert_eq!(turns.begin_body(peer(3), 2), Body::InPlaceOf(peer(1)));
-        assert_eq!(turns.begin_body(peer(4), 2), Body::TooMany);
-        turns.enter(peer(2), Phase::Busy);
-        assert_eq!(turns.begin_body(peer(4), 2), Body::Begins);
+        assert_eq!(begin(&mut turns, 1, Phase::Reading), Transfer::Begins);
+        assert_eq!(begin(&mut turns, 2, Phase::Answering), Transfer::Begins);
+        assert_eq!(
+            begin(&mut turns, 3, Phase::Reading),
+            Transfer::TooMany,
+            "none has had its time"
+        );
+        turns.line(peer(1)).since -= GRACE;
+        assert_eq!(begin(&mut turns, 3, Phase::Reading), Transfer::InPlaceOf(peer(1)));
+        assert_eq!(begin(&mut turns, 4, Phase::Reading), Transfer::TooMany);
+        assert_eq!(begin(&mut turns, 4, Phase::Answering), Transfer::Begins, "an answer always");
+        turns.line(peer(2)).since -= GRACE;
+        assert_eq!(turns.slowest(|phase| phase == Phase::Reading), None);
+        assert_eq!(turns.slowest(Phase::is_transfer), Some(peer(2)));
+        assert_eq!(turns.slowest(Phase::is_transfer), None);
         (1..=4).for_each(|port| _ = turns.end(peer(port)));
-        assert_eq!(turns.bodies, 0);
+        assert_eq!(turns.transfers, 0);
+    }
+
+    #[test]
+    fn a_client_that_has_gone_is_noticed() {
+        let (before, late) = (Instant::now(), Instant::now() + 2 * GRACE);
+        let here = Seen { unsent_for: Some(3 * GRACE), ..Seen::default() };
+        let gone = |seen: Option<Seen>, phase, begun| {
+            let mut turns = Turns::new();
+            turns.arrive(peer(1), ());
+            turns.enter(peer(1), phase);
+            let open = seen.map(|seen| (peer(1), seen)).into_iter().collect();
+            turns.overdue(&open, begun, &LIMITS, 9);
+            turns.is_gone(peer(1))
+        };
+        assert!(!gone(Some(here), Phase::Busy, late));
+        assert!(gone(None, Phase::Busy, late));
+        assert!(!gone(None, Phase::Busy, before), "it came after the look had begun");
+        let ended = Seen { is_ended: true, ..here };
+        assert!(gone(Some(ended), Phase::Busy, late));
+        assert!(!gone(Some(ended), Phase::Busy, Instant::now() + GRACE / 2), "it may still read");
+        // A new connection from the same port.
+        let other = Seen { unsent_for: Some(GRACE), ..Seen::default() };
+        assert!(gone(Some(other), Phase::Busy, late));
+        assert!(!gone(Some(other), Phase::Answering, late), "something is being sent to it");
     }
 
     #[test]

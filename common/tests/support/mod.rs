@@ -144,6 +144,7 @@ impl Seen {
         let response = match request.path.as_str() {
             "/panic" | "/drop" => None,
             "/block" => Some(self.block()),
+            "/wait" => Some(self.wait_for(&reply)),
             "/bytes" => {
                 let count = request.query.parse().unwrap();
                 Some(Response::chunks(200, vec![Chunk::Owned(vec![b'x'; count])]))
@@ -159,6 +160,16 @@ impl Seen {
         if let Some(response) = response {
             reply.send(response);
         }
+    }
+
+    /// Until the client has gone, or all are released.
+    fn wait_for(&self, reply: &Reply) -> Response {
+        let start = Instant::now();
+        while !reply.is_gone() && !self.calls.lock().unwrap().released {
+            assert!(start.elapsed() < 3 * DEADLINE, "nobody has gone");
+            thread::sleep(POLL);
+        }
+        Response::json(200, &"waited")
     }
 
     fn block(&self) -> Response {

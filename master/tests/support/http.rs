@@ -117,6 +117,15 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Whether an answer has come, or the end of the connection.
+    pub fn is_answered(&self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("a socket can be asked");
+        let is_answered = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).expect("a socket can wait");
+        is_answered
+    }
+
     /// Reads one answer; that to a HEAD has no body.
     pub fn read(&mut self, head_only: bool) -> io::Result<Answer> {
         let (start, status, headers) = {
