@@ -25,7 +25,7 @@ main() {
     local built
     block rust | diff - master/examples/client.rs ||
         fail "the Rust client of $readme is not master/examples/client.rs"
-    built=$(cargo build --quiet --package master --example client \
+    built=$(cargo build --locked --quiet --package master --example client \
         --message-format=json-render-diagnostics)
     rust_client=$(executable_of client <<<"$built")
     [ -x "$rust_client" ] || fail "cargo built no client"

@@ -22,7 +22,7 @@ fn assert_refused(node: &Node, status: u16, bytes: &str) {
 }
 
 /// Goal: whatever two readers could take for two different lengths is refused, and what follows is
-/// not taken for a request.
+/// not taken for a request. CVE-2026-66752: to tiny_http any Transfer-Encoding is chunked.
 #[test]
 fn nothing_after_an_ambiguous_length_is_believed() {
     let node = Node::start(WIDE);
@@ -38,9 +38,17 @@ fn nothing_after_an_ambiguous_length_is_believed() {
         "Content-Length: 0x5",
         "Content-Length: 5\r\nContent-Length: 6",
         "Content-Length: 0\r\nContent-Length: 5",
+        "Content-Length: 5\r\ncontent-length: +5",
+        "Content-Length: 5\r\n Content-Length: 6",
+        "X: y\r\n Transfer-Encoding: chunked\r\nContent-Length: 5",
         "Transfer-Encoding: identity",
         "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: chunked;a=b",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: ,chunked",
+        "Transfer-Encoding:",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nConnection: upgrade",
     ];
@@ -54,14 +62,44 @@ fn nothing_after_an_ambiguous_length_is_believed() {
 #[test]
 fn nothing_after_a_hidden_line_end_is_believed() {
     let node = Node::start(WIDE);
-    for field in
-        ["X: a\rb", "X: a\nGET /smuggled HTTP/1.1", "X: a\0b", "X: \x1b[2J", "X(y): a", ": a"]
-    {
+    let fields = [
+        "X: a\rb",
+        "X: a\nGET /smuggled HTTP/1.1",
+        "X: a\nContent-Length: 38",
+        "Host: node\nContent-Length: 38",
+        "X: a\0b",
+        "X: \x1b[2J",
+        "X(y): a",
+        ": a",
+    ];
+    for field in fields {
         let head = format!("GET /echo HTTP/1.1\r\n{field}\r\n\r\n");
         assert_refused(&node, 400, &format!("{head}{SMUGGLED}"));
     }
     for target in ["/echo\nX:", "/echo?a=\r", "/echo?\0"] {
         assert_refused(&node, 400, &format!("GET {target} HTTP/1.1\r\n\r\n{SMUGGLED}"));
+    }
+}
+
+/// Goal: a folded line that is no field of its own, and a blank before the colon, end the
+/// connection with tiny_http's own 400.
+#[test]
+fn nothing_after_a_folded_line_is_believed() {
+    let node = Node::start(WIDE);
+    let fields = [
+        "X: y\r\n folded",
+        "Content-Length: 5\r\n 6",
+        "Transfer-Encoding:\r\n chunked",
+        "Transfer-Encoding : chunked",
+        "Content-Length\t: 5",
+        "Transfer\nX-Encoding: chunked",
+    ];
+    for fields in fields {
+        let mut client = node.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\n{fields}\r\n\r\n5\r\nhello\r\n{SMUGGLED}"));
+        assert!(client.rest().starts_with("HTTP/1.1 400"), "{fields:?}");
+        node.assert_alive();
+        assert!(node.begun().iter().all(|call| call == "GET /hello"), "{:?}", node.begun());
     }
 }
 

@@ -15,6 +15,7 @@ use support::cluster::Cluster;
 use support::directory::Directory;
 use support::fake::{Fake, ack, respond};
 use support::http::Answer;
+use support::masters::Masters;
 use support::node::{Node, Role, Settings};
 use support::{SOON, wait_until};
 
@@ -163,6 +164,29 @@ fn answers_are_kept_from_other_pages() {
     // The page of another master only learns that there is an answer.
     let ready = cluster.master.get("/ready");
     assert_eq!(ready.header("Cross-Origin-Resource-Policy"), Some("cross-origin"));
+}
+
+#[test]
+fn no_input_becomes_a_header() {
+    // Goal: whatever a request says, an answer that repeats some of it in a header has no line more
+    // for it. CVE-2026-66753: tiny_http writes CR and LF in a header's value as they are.
+    let cluster = Masters::start(2, &[]);
+    let standby = &cluster.masters[1];
+    for line in ["\n", "\r", "\n\n"] {
+        for target in ["/messages?from=1", "/messages/1"] {
+            let mut connection = standby.connect();
+            let request =
+                format!("GET {target}{line}Set-Cookie:a=b HTTP/1.1\r\nHost: node\r\n\r\n");
+            connection.write(request.as_bytes()).unwrap();
+            let answer = connection.read(false).unwrap();
+            assert_eq!((answer.status, answer.header("Location")), (400, None), "{request:?}");
+        }
+    }
+    let target = "/messages?from=1&x=%0d%0aSet-Cookie:a=b";
+    let answer = standby.get(target);
+    let location = format!("{}{target}", cluster.masters[0].url());
+    assert_eq!((answer.status, answer.header("Location")), (307, Some(location.as_str())));
+    assert_eq!(answer.header("Set-Cookie"), None);
 }
 
 // Tokens

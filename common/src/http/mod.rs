@@ -11,7 +11,7 @@
 //! | `server.rs` | takes requests from tiny_http, reads and refuses them, stops in good order |
 //! | `crew.rs` | threads: reused when idle, hired when none is idle, bounded |
 //! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do; who has gone |
-//! | `framing.rs` | where a body ends; refuses what is ambiguous |
+//! | `framing.rs` | where a line of a head and a body end; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `stats.rs` | how many requests are in progress, and other figures |
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
@@ -58,6 +58,10 @@
 //! lines end with a bare LF, and a body of at most 1024 bytes that is cut off get none. A chunked
 //! body that is cut off inside a chunk ends there without an error: the handler must notice by its
 //! sense, as JSON that is cut off never parses.
+//!
+//! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind
+//! a proxy that passes folds on as they are, such a line could announce a body that the proxy does
+//! not know of. The proxy of `docker/tls` passes none on.
 //!
 //! A connection is known by its peer's address. A client that was refused and uses its port again
 //! within moments is told apart from the connection before by an interim answer 100. One that gives

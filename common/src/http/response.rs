@@ -86,14 +86,19 @@ impl Response {
         Response::error(405, "Method not allowed").with_header("Allow", allow)
     }
 
-    /// The same answer with one header field more. The value must be a legal field value.
+    /// The same answer with one header field more. Control characters of the value are left out: no
+    /// input adds a field or an answer of its own.
     #[must_use]
     pub fn with_header(
         mut self,
         name: &'static str,
         value: impl Into<Cow<'static, str>>,
     ) -> Response {
-        self.headers.push((name, value.into()));
+        let mut value = value.into();
+        if value.contains(char::is_control) {
+            value.to_mut().retain(|char| !char.is_control());
+        }
+        self.headers.push((name, value));
         self
     }
 
@@ -206,6 +211,13 @@ mod tests {
         }
         assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
         assert!(text.ends_with("\r\n\r\n{\"error\":\"Not found\"}"), "{text}");
+    }
+
+    #[test]
+    fn a_value_adds_no_field() {
+        let place = "http://a/\r\nSet-Cookie: b=c\n\n\0d";
+        let text = text(&Response::error(307, "").with_header("Location", place), Part::Head, None);
+        assert!(text.contains("\r\nLocation: http://a/Set-Cookie: b=cd\r\n"), "{text}");
     }
 
     #[test]
