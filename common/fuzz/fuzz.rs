@@ -136,7 +136,8 @@ fn is_own(host: &str) -> bool {
     let name = name.rsplit_once(':').map_or(&*name, |(name, _)| name);
     let own = [".localhost", ".svc", ".svc.cluster.local", "log.example"];
     let is_number = name.split('.').all(|part| part.parse::<u8>().is_ok());
-    !name.contains('.') || is_number || own.iter().any(|own| name.ends_with(own))
+    let is_ipv6 = name.starts_with('[') && name.ends_with(']');
+    !name.contains('.') || is_number || is_ipv6 || own.iter().any(|own| name.ends_with(own))
 }
 
 /// What a node reads of a body it would write so that it is read again as the same.
@@ -341,7 +342,7 @@ fn invent(file: &Path, input: &mut Unstructured) -> Result<(), redb::Error> {
         let place = if input.ratio(1, 16).unwrap_or(false) { place + 1 } else { place };
         let (epoch, key) = input.arbitrary::<(u64, &str)>().unwrap_or_default();
         let json = input.arbitrary::<&[u8]>().unwrap_or_default();
-        let json = if json.len() % 4 > 0 { b"\"m\"" } else { json };
+        let json = if json.len() % 4 > 0 { &b"\"m\""[..] } else { json };
         write.open_table(ENTRIES)?.insert(place, (epoch, key, json))?;
     }
     for name in ["epoch", "followed", "log_epoch", "committed", "strays_from", "promised", "id"] {

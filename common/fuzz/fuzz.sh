@@ -14,11 +14,11 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 
 # What cargo-fuzz asks of the compiler; these flags are stable ones. They hold for the target alone,
 # not for the build scripts.
-coverage=(-Cpasses=sancov-module -Ccodegen-units=1)
+coverage=-Cpasses=sancov-module
 for option in level=4 inline-8bit-counters pc-table trace-compares; do
-    coverage+=("-Cllvm-args=-sanitizer-coverage-$option")
+    coverage+=" -Cllvm-args=-sanitizer-coverage-$option"
 done
-RUSTFLAGS="${coverage[*]}" CARGO_TARGET_DIR=$kept cargo build --release --locked --quiet \
+RUSTFLAGS="$coverage -Ccodegen-units=1" CARGO_TARGET_DIR=$kept cargo build --release --locked --quiet \
     --manifest-path common/fuzz/Cargo.toml --target "$host"
 
 # The store syncs what it writes: best in memory.

@@ -132,11 +132,11 @@ impl Connection {
         let (start, status, headers) = {
             let start = Instant::now();
             let mut line = self.read_line()?;
-            while line == "HTTP/1.1 100 Continue" {
+            while line.ends_with(" 100 Continue") {
                 self.read_headers()?;
                 line = self.read_line()?;
             }
-            let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split(' ').next());
+            let status = line.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1));
             let status = status.and_then(|status| status.parse().ok());
             let bad = || io::Error::other(format!("not a status line: {line:?}"));
             (start, status.ok_or_else(bad)?, self.read_headers()?)
