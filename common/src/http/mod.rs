@@ -46,9 +46,10 @@
 //! 20 KB each. On a hostile network put a reverse proxy in front.
 //!
 //! Three answers are tiny_http's own: a request line or a header field that cannot be parsed gets
-//! an empty 400, an unknown expectation an empty 417, and a body of at most 1024 bytes that is cut
-//! off gets none. A chunked body that is cut off inside a chunk ends there without an error: the
-//! handler must notice by its sense, as JSON that is cut off never parses.
+//! an empty 400, an unknown expectation an empty 417, which overtakes the answers to earlier
+//! requests of its connection, and a body of at most 1024 bytes that is cut off gets none. A
+//! chunked body that is cut off inside a chunk ends there without an error: the handler must notice
+//! by its sense, as JSON that is cut off never parses.
 //!
 //! A connection is known by its peer's address. A client that was refused and uses its port again
 //! within moments is told apart from the connection before by an interim answer 100.

@@ -126,6 +126,11 @@ impl Session {
                 break;
             }
         }
+        // The answer to an unknown expectation overtakes those before it: see `common::http`.
+        let overtakes = |request: &Request| request.bytes.windows(11).any(|w| w == b"the unexpec");
+        if requests.last().is_some_and(overtakes) {
+            requests.drain(..requests.len() - 1);
+        }
         let bytes = requests.iter().flat_map(|request| request.bytes.clone()).collect();
         let half_closes = dice.one_in(5);
         let is_sound = !half_closes && requests.iter().all(|request| request.is_sound);
