@@ -2,7 +2,7 @@
 # The targets of fuzz.rs under libFuzzer: fuzz.sh SECONDS [TARGET...], so many seconds in all.
 #
 # RUNS=1000000 ends each target after so many inputs too. Inputs that reach new code are kept in
-# target/fuzz/corpus, those that fail in target/fuzz/failed.
+# target/fuzz/corpus, those that fail in target/fuzz/failed. libFuzzer is built with a C++ compiler.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
