@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down erase logs run demo watch test model fmt check bench bench-peers soak
+.PHONY: help up down erase logs run demo watch test model fmt check bench bench-peers soak fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -39,11 +39,16 @@ else
 	@master/tests/bugs/soak.sh $(BUG)
 endif
 
+fuzz: ## hostile input for SECONDS=60: half of it over sockets to real nodes, half to what is pure; SEED=17 for the same again
+	FUZZ_SECONDS=$$(($(or $(SECONDS),60) / 4)) SEED=$(SEED) cargo test -p master --test fuzz -- --nocapture --test-threads=1
+	@SEED=$(SEED) common/fuzz/fuzz.sh $$(($(or $(SECONDS),60) / 2))
+
 fmt: ## format the code
 	cargo fmt --all
 
 check: ## what CI asks of the code before the tests: format, lints, documentation
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path common/fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 

@@ -25,6 +25,10 @@ use transport::WholeCalls;
 /// Bytes of an answer that are read at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
+/// The same of an answer to a POST or PUT, which says no more than where the node stands. Many of
+/// them may be on their way at the same time.
+const MAX_ACK_BYTES: u64 = 1 << 20;
+
 /// Kept connections: at least as many as there are calls in flight to one node.
 const MAX_IDLE_CONNECTIONS: usize = 64;
 
@@ -173,7 +177,8 @@ impl Client {
         }
         let response = agent.run(request)?;
         let status = response.status().as_u16();
-        let body = response.into_body().into_with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+        let most = if *method == Method::GET { MAX_ANSWER_BYTES } else { MAX_ACK_BYTES };
+        let body = response.into_body().into_with_config().limit(most).read_to_vec()?;
         Ok(Answer { status, body })
     }
 }

@@ -5,9 +5,10 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use super::reply::TOO_MANY_BODIES;
-
 use super::{Request, Response};
+
+/// Why a body is not received.
+pub(super) const TOO_MANY_BODIES: &str = "Too many bodies are being received";
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,10 +54,11 @@
 //! 20 KB each. On a hostile network put a reverse proxy in front.
 //!
 //! Some answers are tiny_http's own: a request line or a header field that cannot be parsed gets
-//! an empty 400, an unknown expectation an empty 417. A head with a byte beyond ASCII, a head whose
-//! lines end with a bare LF, and a body of at most 1024 bytes that is cut off get none. A chunked
-//! body that is cut off inside a chunk ends there without an error: the handler must notice by its
-//! sense, as JSON that is cut off never parses.
+//! an empty 400, an unknown expectation an empty 417, which overtakes the answers to earlier
+//! requests of its connection. A head with a byte beyond ASCII, a head whose lines end with a bare
+//! LF, and a body of at most 1024 bytes that is cut off get none. A chunked body that is cut off
+//! inside a chunk ends there without an error: the handler must notice by its sense, as JSON that is
+//! cut off never parses.
 //!
 //! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind
 //! a proxy that passes folds on as they are, such a line could announce a body that the proxy does

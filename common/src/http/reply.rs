@@ -15,8 +15,6 @@ pub const MIN_READ_RATE: u64 = 64 * 1024;
 
 /// Why a request is refused that would have to wait.
 pub(super) const TOO_MANY: &str = "Too many requests in progress";
-/// Why its body is not received.
-pub(super) const TOO_MANY_BODIES: &str = "Too many bodies are being received";
 
 /// Answers with longer bodies may take as long as their clients like.
 const SHORT_BYTES: usize = 1024;

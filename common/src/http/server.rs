@@ -13,11 +13,11 @@ use log::{error, warn};
 use socket2::SockRef;
 
 use super::crew::{Crew, Work, submit, try_submit};
-use super::framing::Framing;
+use super::framing::{Framing, TOO_MANY_BODIES};
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{Connections, Reply, TOO_MANY, TOO_MANY_BODIES, Turn};
+use super::reply::{Connections, Reply, TOO_MANY, Turn};
 use super::response::Part;
 use super::stats::{Figures, Held, Stats};
 use super::turns::{Arrival, Phase, Transfer};

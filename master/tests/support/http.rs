@@ -1,7 +1,7 @@
 //! A client that keeps its connection, waits for a bounded time and shows every byte.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -126,12 +126,27 @@ impl Connection {
         is_answered
     }
 
+    /// Waits no longer than this for anything that is read.
+    pub fn wait_at_most(&self, timeout: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(timeout)).expect("it is not zero");
+    }
+
+    /// Sends no more, and reads on.
+    pub fn half_close(&self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(Shutdown::Write)
+    }
+
     /// Reads one answer; that to a HEAD has no body.
     pub fn read(&mut self, head_only: bool) -> io::Result<Answer> {
         let (start, status, headers) = {
             let start = Instant::now();
-            let line = self.read_line()?;
-            let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+            let mut line = self.read_line()?;
+            while line.ends_with(" 100 Continue") {
+                self.read_headers()?;
+                line = self.read_line()?;
+            }
+            let status = line.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1));
+            let status = status.and_then(|status| status.parse().ok());
             let bad = || io::Error::other(format!("not a status line: {line:?}"));
             (start, status.ok_or_else(bad)?, self.read_headers()?)
         };

@@ -1,6 +1,7 @@
 //! What the black-box tests share: real nodes as child processes ([`node`]), a cluster of them
 //! ([`cluster`]), a client that shows every byte ([`http`]), secondaries that misbehave
-//! ([`fake`]), a wire that can be cut ([`relay`]), and a disk that fails ([`disk`]).
+//! ([`fake`]), clients that do ([`grammar`]), a wire that can be cut ([`relay`]), and a disk that fails
+//! ([`disk`]).
 //!
 //! Nothing here has a fixed port or a fixed sleep: nodes pick their port and say which, and
 //! [`wait_until`] waits for a condition with a deadline.
@@ -13,6 +14,7 @@ pub mod cluster;
 pub mod directory;
 pub mod disk;
 pub mod fake;
+pub mod grammar;
 pub mod history;
 pub mod http;
 pub mod masters;
