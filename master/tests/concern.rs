@@ -82,13 +82,13 @@ fn an_invalid_write_concern_appends_nothing() {
 fn an_unsatisfied_concern_says_who_holds_the_entry() {
     // Goal: 502 after wtimeout, with the place and the acks; the entry stays and arrives later.
     let mut cluster = two_of_three();
-    let body = json!({ "msg": "late", "w": 3, "wtimeout": 200 }).to_string();
+    let body = json!({ "msg": "late", "w": 3, "wtimeout": 2000 }).to_string();
     let answer = cluster.master.send("POST", "/messages", &body);
     let body = answer.json();
     assert_eq!((answer.status, &body["stored"], &body["seq"]), (502, &json!(true), &json!(1)));
     assert_eq!(body["error"], "Write concern w=3 not satisfied");
     assert_eq!(body["acked_by"], json!([cluster.secondaries[0].url()]));
-    assert!(answer.took >= Duration::from_millis(200), "{:?}", answer.took);
+    assert!(answer.took >= Duration::from_secs(2), "{:?}", answer.took);
     // Before that it may have waited for its master's recovery, on a busy machine; not for 60 s.
     assert!(answer.took < SOON, "{:?}", answer.took);
     cluster.secondaries[1].restart();

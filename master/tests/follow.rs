@@ -256,9 +256,9 @@ fn a_poll_that_was_given_up_leaves_its_place() {
     let mut connection = node.connect();
     let poll = "GET /messages?from=9&wait=60000 HTTP/1.1\r\nHost: x\r\n\r\n";
     connection.write(poll.as_bytes()).unwrap();
-    wait_until("it waits", SOON, || match node.get("/messages?from=9&wait=1").status {
-        503 => Ok(()),
-        status => Err(status),
+    wait_until("it waits", SOON, || match metric(&node, "replog_followers") {
+        1.0 => Ok(()),
+        followers => Err(followers),
     });
     drop(connection);
     wait_until("its place is free", SOON, || match node.get("/messages?from=9&wait=1").status {
