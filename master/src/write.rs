@@ -3,8 +3,8 @@
 //! A request appends its message, which gives it a place, and then, inside a scope of threads:
 //!
 //! - it calls every secondary whose line is free and lacks the entry, on scoped threads. A request
-//!   without `w` makes the last call on its own thread, for a thread costs more than the call, and
-//!   looks again when that call ends;
+//!   without `w` makes the last call to a healthy secondary on its own thread, for a thread costs
+//!   more than the call, and looks again when that call ends;
 //! - it waits until its entry is decided: enough nodes hold it, one has failed a request that fails
 //!   fast, or time is up. A request whose entry no call to a line carries looks again when the line
 //!   has room;
@@ -21,7 +21,8 @@ use common::http::Reply;
 use crate::bodies::{AckState, AckStatus};
 use crate::concern::Concern;
 use crate::couriers::wake_couriers;
-use crate::lines::{Line, LineId};
+use crate::health::Health;
+use crate::lines::{Call, Line, LineId};
 use crate::outcome::{Missing, Outcome, Stored};
 use crate::state::{Phase, Replication, State};
 use crate::waiters::{Standing, Ticket};
@@ -147,8 +148,12 @@ impl Replication {
                 let makes_one = concern == Concern::AllOrFail
                     && standing == Standing::Pending
                     && now <= since + FAILURE_GRACE;
-                let own = if makes_one { calls.pop() } else { None };
-                if makes_one {
+                // One that is not answered would keep the thread from hearing of other failures.
+                let is_healthy =
+                    |call: &Call| state.lines.secondaries()[call.line].health() == Health::Healthy;
+                let last = calls.iter().rposition(is_healthy).filter(|_| makes_one);
+                let own = last.map(|at| calls.remove(at));
+                if own.is_some() {
                     state.waiters.calls_itself(ticket);
                 }
                 wake_couriers(state, now);
