@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -17,10 +17,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, warn};
 use socket2::SockRef;
 
+use super::farewell::Farewells;
 use super::stats::Figures;
 use super::turns::{Seen, Turns};
 use crate::locked::locked;
@@ -36,16 +37,15 @@ const TICK_PER_CONNECTION: Duration = Duration::from_millis(2);
 /// the meantime share one look.
 const REST: u32 = 4;
 
+/// So many connections are dealt with after one look: with many connections, clients that are refused
+/// and come again are held up more than others are by them.
+const MOST_ORDERS: usize = 16;
+
 /// A closed connection whose descriptor is still held after this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Requests of a closed connection may be on their way for so long in any case.
 const HELD_AT_LEAST: Duration = Duration::from_secs(1);
-
-/// A pause of a refused client, and bytes of it, before it is cut off. At once would be too early:
-/// a client that is still sending then loses the answer.
-const LINGER: Duration = Duration::from_millis(250);
-const LINGER_BYTES: usize = 16 << 20;
 
 /// Descriptors that a node keeps for everything that is not a connection of a client.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -62,6 +62,7 @@ pub(super) struct Guard {
     pub(super) turns: Mutex<Turns<tiny_http::Request>>,
     port: u16,
     orders: (Sender<Order>, Receiver<Order>),
+    pub(super) farewells: Farewells,
     closed: Mutex<HashMap<SocketAddr, Vec<Closed>>>,
 }
 
@@ -89,6 +90,7 @@ impl Guard {
             turns: Mutex::new(Turns::new()),
             port,
             orders: unbounded(),
+            farewells: Farewells::new(),
             closed: Mutex::default(),
         }
     }
@@ -101,7 +103,7 @@ impl Guard {
         let mut spare = spare_descriptors();
         while !self.figures.is_over() {
             let mut orders = Vec::from_iter(self.orders.1.recv_deadline(due));
-            orders.extend(self.orders.1.try_iter());
+            orders.extend(self.orders.1.try_iter().take(MOST_ORDERS - orders.len()));
             spare.clear();
             let begun = Instant::now();
             let open = connections_to(self.port);
@@ -145,15 +147,12 @@ impl Guard {
         });
     }
 
-    /// A handle of our own to the connection of this peer, if there still is one.
-    pub(super) fn find(&self, peer: SocketAddr) -> Option<Handle> {
-        let (found, handle) = bounded(1);
-        self.order(peer, move |_, handle| _ = found.send(handle));
-        // The guard answers within milliseconds; none does when the server is over.
-        handle.recv_timeout(STUCK_AFTER).ok().flatten()
-    }
-
-    fn order(&self, peer: SocketAddr, done: impl FnOnce(&Guard, Option<Handle>) + Send + 'static) {
+    /// Has something done with the connection of this peer, or without it if it is gone.
+    pub(super) fn order(
+        &self,
+        peer: SocketAddr,
+        done: impl FnOnce(&Guard, Option<Handle>) + Send + 'static,
+    ) {
         // Both ends of the channel live as long as the guard.
         let _ = self.orders.0.send((peer, Box::new(done)));
     }
@@ -224,20 +223,6 @@ impl Handle {
         // SAFETY: the pointer and the length describe one valid structure that lives through the
         // call. To be connected to nowhere makes Linux drop what has arrived and reset.
         unsafe { libc::connect(self.stream.as_raw_fd(), &raw const nowhere, length) };
-    }
-
-    /// Says that no more will be sent, and reads on for a moment, so that what was sent arrives
-    /// before the end does.
-    pub(super) fn linger(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
-        let _ = self.stream.set_read_timeout(Some(LINGER));
-        let (start, mut read, mut buffer) = (Instant::now(), 0, [0; 16 * 1024]);
-        while read < LINGER_BYTES && start.elapsed() < 4 * LINGER {
-            match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => read += count,
-            }
-        }
     }
 }
 
@@ -363,7 +348,7 @@ fn look_at(_descriptor: RawFd) -> Option<Seen> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;

@@ -13,6 +13,7 @@
 //! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do; who has gone |
 //! | `framing.rs` | where a line of a head and a body end; refuses what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
+//! | `farewell.rs` | lets the answer to a refused request arrive before its connection ends |
 //! | `stats.rs` | how many requests are in progress, and other figures |
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
 //! | `guard.rs` | finds and closes connections, which tiny_http cannot |
@@ -70,6 +71,7 @@
 //! request, for its end.
 
 mod crew;
+mod farewell;
 mod framing;
 mod guard;
 mod listener;

@@ -1,5 +1,6 @@
 //! The only user of tiny_http: from its requests to ours, and back to the wire.
 
+use std::hint::black_box;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -29,6 +30,10 @@ use crate::vital;
 /// as many bytes as were announced, and abort the process when it cannot. Up to this size the
 /// allocation succeeds and is never touched, for the connection has been closed by then.
 pub const MAX_DISCARD_BYTES: usize = 1 << 30;
+
+/// What the system keeps of an answer for a peer that does not read it. By itself it would keep
+/// megabytes, and copying them for a thousand slow readers takes all the processor's time.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Between tries to accept again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -102,6 +107,7 @@ impl Server {
         // Accepting does not time out, for the nudges come more often.
         SockRef::from(&listener).set_read_timeout(Some(limits.idle_timeout()))?;
         SockRef::from(&listener).set_write_timeout(Some(limits.timeout))?;
+        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let figures = Arc::new(Figures::new(limits));
         let core = Arc::new(Core {
             handler: Box::new(handler),
@@ -113,9 +119,10 @@ impl Server {
             servers: AtomicUsize::new(0),
         });
         let descriptor = core.accept()?;
-        let (nudging, guarding) = (Arc::clone(&core), Arc::clone(&core));
+        let [nudging, guarding, parting] = [(); 3].map(|()| Arc::clone(&core));
         vital::start("http-nudge", move || nudging.keep_accepting(descriptor))?;
         vital::start("http-guard", move || guarding.guard.watch())?;
+        vital::start("http-farewell", move || parting.guard.see_off())?;
         Ok(Server(core))
     }
 
@@ -415,19 +422,16 @@ impl Core {
     }
 
     /// Answers past tiny_http, which would first read the body to its end, and ends the connection.
-    /// Then gets rid of the request, whatever it announced, and of the turn.
+    /// After that gets rid of the request, whatever it announced, and of the turn.
     fn refuse(&self, request: tiny_http::Request, read: &Request, turn: Turn, answer: &Response) {
-        let peer = turn.peer;
+        let (peer, mut bytes) = (turn.peer, Vec::new());
         locked(&self.guard.turns).enter(peer, Phase::Refusing);
-        let mut handle = self.guard.find(peer);
-        if let Some(handle) = &mut handle {
-            let part = if read.method == "HEAD" { Part::Head } else { Part::Whole };
-            // The peer may be gone; there is nobody else to tell.
-            let _ = answer.write_to(&mut handle.stream, part, Some("close"));
-            handle.linger();
-        }
-        self.guard.close(peer, handle);
-        dispose(request);
+        let part = if read.method == "HEAD" { Part::Head } else { Part::Whole };
+        answer.write_to(&mut bytes, part, Some("close")).expect("memory takes every byte");
+        self.guard.refuse(peer, bytes, move || {
+            dispose(request);
+            drop(turn);
+        });
     }
 }
 
@@ -453,7 +457,15 @@ fn is_in_memory(request: &tiny_http::Request) -> bool {
 
 /// Lets go of a request of a closed connection, without an answer.
 fn dispose(request: tiny_http::Request) {
-    if request.body_length().is_some_and(|announced| announced > MAX_DISCARD_BYTES) {
+    let can_be_had = |bytes| {
+        let mut memory = Vec::<u8>::new();
+        let is_there = memory.try_reserve_exact(bytes).is_ok();
+        // Otherwise the compiler may do without.
+        black_box(&memory);
+        is_there
+    };
+    let announced = request.body_length().unwrap_or_default();
+    if announced > MAX_DISCARD_BYTES || !can_be_had(announced) {
         // Dropping would abort the process. What is lost is counted by the guard.
         mem::forget(request);
     } else {

@@ -17,10 +17,18 @@ pub struct Stats {
     pub max_in_flight: usize,
     /// Connections that tiny_http lost for good.
     pub stuck: usize,
+    /// Requests that were refused and whose connections are being closed.
+    pub refusing: usize,
     /// Requests that were refused because too many were in progress, or the server was stopping.
     pub refused_busy: u64,
     /// Requests that were refused because they were too long or not to be understood.
     pub refused_bad: u64,
+}
+
+impl Stats {
+    fn unfinished(&self) -> usize {
+        self.in_flight + self.refusing
+    }
 }
 
 #[derive(Debug)]
@@ -73,7 +81,18 @@ impl Figures {
 
     /// Whether nothing is left to be done.
     pub(super) fn is_over(&self) -> bool {
-        self.is_stopping() && self.stats().in_flight == 0
+        self.is_stopping() && self.stats().unfinished() == 0
+    }
+
+    /// The connection of a refused request is going to be closed.
+    pub(super) fn refuse(&self) {
+        self.change(|stats| stats.refusing += 1);
+    }
+
+    /// It has been closed.
+    pub(super) fn refused(&self) {
+        self.change(|stats| stats.refusing -= 1);
+        self.drained.notify_all();
     }
 
     /// Counts a request until the guard is dropped. Also says how many are in progress with it.
@@ -86,8 +105,8 @@ impl Figures {
     /// Waits until no request is in progress. Returns how many are when the time is up.
     pub(super) fn drain(&self, timeout: Duration) -> usize {
         let stats = locked(&self.stats);
-        let waited = self.drained.wait_timeout_while(stats, timeout, |now| now.in_flight > 0);
-        waited.unwrap_or_else(PoisonError::into_inner).0.in_flight
+        let waited = self.drained.wait_timeout_while(stats, timeout, |now| now.unfinished() > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.unfinished()
     }
 }
 

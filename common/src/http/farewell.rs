@@ -1,0 +1,107 @@
+//! Lets the answer to a refused request arrive before its connection ends.
+//!
+//! A client that is still sending loses an answer when its connection ends at once. So what it sends
+//! is read on for a moment. No handler waits for that: refused clients take nobody's place.
+
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use socket2::SockRef;
+
+use super::guard::{Guard, Handle};
+
+/// A pause of a refused client, and bytes of it, before it is cut off.
+const LINGER: Duration = Duration::from_millis(250);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// Between two looks at refused clients.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Between two looks at whether the server is over.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Refused clients whose connections are going to be closed.
+pub(super) struct Farewells(Sender<Farewell>, Receiver<Farewell>);
+
+/// One of them.
+struct Farewell {
+    peer: SocketAddr,
+    /// `None` when the client has gone already.
+    handle: Option<Handle>,
+    begun: Instant,
+    heard_at: Instant,
+    bytes: usize,
+    /// What is done when the connection has been closed.
+    leftover: Box<dyn FnOnce() + Send>,
+}
+
+impl Farewells {
+    pub(super) fn new() -> Farewells {
+        let (sender, receiver) = unbounded();
+        Farewells(sender, receiver)
+    }
+}
+
+impl Guard {
+    /// Sends an answer past tiny_http, and closes the connection when the answer has had the time to
+    /// arrive. `leftover` is done after that.
+    pub(super) fn refuse(
+        &self,
+        peer: SocketAddr,
+        answer: Vec<u8>,
+        leftover: impl FnOnce() + Send + 'static,
+    ) {
+        self.figures.refuse();
+        self.order(peer, move |guard, handle| {
+            if let Some(Handle { stream, .. }) = &handle {
+                // A peer that has gone, or does not read, is told nothing.
+                let _ = SockRef::from(stream).send_with_flags(&answer, libc::MSG_DONTWAIT);
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+            let (begun, leftover) = (Instant::now(), Box::new(leftover));
+            let farewell = Farewell { peer, handle, begun, heard_at: begun, bytes: 0, leftover };
+            // Both ends of the channel live as long as the guard.
+            let _ = guard.farewells.0.send(farewell);
+        });
+    }
+
+    /// Closes the connections of refused clients until the server is over.
+    pub(super) fn see_off(&self) {
+        let mut staying: Vec<Farewell> = Vec::new();
+        while !self.figures.is_over() {
+            match staying.is_empty() {
+                true => staying.extend(self.farewells.1.recv_timeout(PATIENCE)),
+                false => thread::sleep(LOOK_INTERVAL),
+            }
+            staying.extend(self.farewells.1.try_iter());
+            for farewell in staying.extract_if(.., Farewell::is_over) {
+                self.close(farewell.peer, farewell.handle);
+                (farewell.leftover)();
+                self.figures.refused();
+            }
+        }
+    }
+}
+
+impl Farewell {
+    /// Whether the client has ended its side, or has had its time.
+    fn is_over(&mut self) -> bool {
+        let Some(Handle { stream, .. }) = &self.handle else { return true };
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+        while self.bytes < LINGER_BYTES && self.begun.elapsed() < 4 * LINGER {
+            match SockRef::from(stream).recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
+                Ok(1..) => self.heard_at = Instant::now(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.heard_at.elapsed() >= LINGER;
+                }
+                Ok(0) | Err(_) => return true,
+            }
+            self.bytes += buffer.len();
+        }
+        true
+    }
+}
