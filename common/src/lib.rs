@@ -43,14 +43,14 @@
 //!    gap, no duplicate. What a takeover leaves behind on a node is dropped there.
 //! 2. **201 means it.** As many nodes hold the entry as the client asked for; a read on any of
 //!    them after that shows it.
-//! 3. **An error says whether the message is in the log.** 307, 400, 413, 422 and 503: it is not.
-//!    502: it is at its `seq`, unless `"stored":"unknown"` says that the master's disk had not
-//!    confirmed it; sending it again without a key would store it twice. An entry that no majority
-//!    holds can still be lost with the master.
+//! 3. **An error says whether the message is in the log.** 307, 503 and every 4xx: it is not. 500
+//!    and 507: `stored` in the answer says so. 502: it is at its `seq`, unless `"stored":"unknown"`
+//!    says that the master's disk had not confirmed it; sending it again without a key would store
+//!    it twice. An entry that no majority holds can still be lost with the master.
 //! 4. **What a majority has acknowledged is never lost.** A master begins only with the promises of
 //!    so many secondaries that one of them has every such entry, and waits as long as that takes. A
 //!    node without a disk that restarts has forgotten its entries and its promises.
-//! 5. **A blocked client blocks nobody else.**
+//! 5. **A blocked client blocks nobody else,** up to `MAX_IN_FLIGHT` of them.
 //! 6. **Every limit is stated**, and beyond it there is a clear answer: no hang, no panic, no lost
 //!    entry. The limits of the HTTP layer are listed [there](http).
 //!

@@ -31,7 +31,7 @@
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [brief](Handler::is_brief) ones |
 //! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise a body gets 503 |
 //! | bytes of all such bodies that are in memory | [`MAX_BODIES`] of the greatest length | the same |
-//! | body of a request | [`Limits::max_body_bytes`] | 413, and the connection is closed without reading the rest |
+//! | body of a request | [`Limits::max_body_bytes`] | 413; what the client still sends is thrown away for up to a second or 16 MiB, then the connection is closed |
 //! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |
 //! | a head or a body that trickles | [`Limits::timeout`] and up to half as much more | closed |
 //! | a peer that reads its answer slowly | [`MIN_READ_RATE`] bytes per second after the timeout | closed |
@@ -39,7 +39,7 @@
 //! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`], more seldom with many connections | closed |
 //! | a control character in the request line or a header field, a name that is no token | none | 400, and the connection is closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
-//! | connections | half the process's descriptors, see [`max_connections`] | the longest idle are closed |
+//! | connections | a quarter of the process's descriptors, see [`max_connections`] | the longest idle are closed |
 //!
 //! # Clients that have gone
 //!
@@ -51,8 +51,8 @@
 //!
 //! Two requests make tiny_http lose a thread, which sleeps, and two descriptors for good: a request
 //! line with `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections
-//! are closed and counted ([`Stats::stuck`]). Some thousands do no harm but for the memory, about
-//! 20 KB each. On a hostile network put a reverse proxy in front.
+//! are closed and counted ([`Stats::stuck`]). A node goes on as long as it has descriptors. On a hostile
+//! network put a reverse proxy in front.
 //!
 //! Some answers are tiny_http's own: a request line or a header field that cannot be parsed gets
 //! an empty 400, an unknown expectation an empty 417, which overtakes the answers to earlier
