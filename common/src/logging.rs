@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{panic, thread};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use log::{LevelFilter, Log, Metadata, Record, SetLoggerError, debug, error};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError, debug};
 use simplelog::{ConfigBuilder, SharedLogger, WriteLogger};
 use time::macros::format_description;
 
@@ -58,12 +58,13 @@ pub fn start(level: LevelFilter, node_name: &str) -> Result<(), SetLoggerError> 
     Ok(())
 }
 
-/// Logs panics, those of unnamed threads once in a while: tiny_http's threads panic whenever a
+/// Tells panics of unnamed threads once in a while, in the log: tiny_http's threads panic whenever a
 /// client resets its connection early.
-pub fn log_panics() {
+pub fn tame_panics() {
     static UNNAMED: Seldom = Seldom::new(Duration::from_secs(10));
-    panic::set_hook(Box::new(|panic| match thread::current().name() {
-        Some(name) => error!("panicked thread={name} panic={:?}", panic.to_string()),
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| match thread::current().name() {
+        Some(_) => usual(panic),
         None => {
             if let Some(times) = UNNAMED.count() {
                 debug!("panicked times={times} panic={:?}", panic.to_string());

@@ -70,7 +70,7 @@ fn serve<H: Handler>(
         if role == "master" { role.to_string() } else { format!("{role}-{}", address.port()) };
     let name = settings.node_name.clone().unwrap_or(default_name);
     logging::start(settings.log_level, &name).map_err(io::Error::other)?;
-    logging::log_panics();
+    logging::tame_panics();
     let NodeSettings { max_in_flight, max_message_bytes, read_timeout_ms, .. } = *settings;
     let NodeSettings { idempotency_keys, shutdown_timeout_ms, .. } = *settings;
     info!(

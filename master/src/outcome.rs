@@ -52,7 +52,7 @@ impl fmt::Display for Missing {
                 f.write_str("fenced: another master reigns, which may not have the entry")
             }
             Missing::Failed(why) => f.write_str(why),
-            Missing::ClientGone => f.write_str("the client has gone"),
+            Missing::ClientGone => f.write_str("the client has ended its connection"),
             Missing::NotWithin(time) => write!(f, "no ack within {} ms", time.as_millis()),
         }
     }

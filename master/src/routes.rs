@@ -90,7 +90,7 @@ impl Routes {
         }
     }
 
-    fn post(&self, request: &Request, reply: Reply) {
+    fn post(&self, request: &mut Request, reply: Reply) {
         let start = Instant::now();
         let replication = self.succession.current();
         let nodes = replication.urls().len() + 1;
@@ -98,6 +98,8 @@ impl Routes {
             Ok(parsed) => parsed,
             Err(refusal) => return reply.send(refusal),
         };
+        // The request may wait for long.
+        request.body = Vec::new();
         // RFC 7240.
         let preferences = request.header("Prefer").unwrap_or("").split([',', ';']);
         let minimal = preferences.map(str::trim).any(|one| one.eq_ignore_ascii_case(MINIMAL));
@@ -376,7 +378,7 @@ impl Handler for Routes {
         }
     }
 
-    fn handle(&self, request: &Request, reply: Reply) {
+    fn handle(&self, request: &mut Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             ("/messages", "POST") => self.post(request, reply),
             ("/events", "GET" | "HEAD") => {

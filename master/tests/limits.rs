@@ -116,7 +116,7 @@ fn waiting_clients_leave_room_for_others() {
     // Those whose calls are still out hold their places until these end.
     wait_until("all are given up", SOON, || {
         let lines = cluster.master.printed();
-        let count = lines.iter().filter(|line| line.contains("the client has gone")).count();
+        let count = lines.iter().filter(|line| line.contains("the client has ended")).count();
         if count == 8 { Ok(()) } else { Err(count) }
     });
     let messages = cluster.master.get("/messages?committed=false").json()["messages"].clone();

@@ -291,7 +291,7 @@ impl Handler for Routes {
         is_call || matches!(path, "/health" | "/ready" | "/metrics")
     }
 
-    fn handle(&self, request: &Request, reply: Reply) {
+    fn handle(&self, request: &mut Request, reply: Reply) {
         match (request.path.as_str(), request.method.as_str()) {
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
                 follow::answer(request, reply, &self.replica, &self.followers);

@@ -19,7 +19,7 @@ const LINGER: Duration = Duration::from_millis(250);
 const LINGER_BYTES: usize = 16 << 20;
 
 /// How often one of them is read at a look.
-const READS: usize = 16;
+const READS: usize = 64;
 
 /// Between two looks at refused clients.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -59,7 +59,7 @@ impl Guard {
         leftover: impl FnOnce() + Send + 'static,
     ) {
         self.figures.refuse();
-        self.order(peer, move |guard, handle| {
+        self.order(peer, true, move |guard, handle| {
             if let Some(Handle { stream, .. }) = &handle {
                 // A peer that has gone, or does not read, is told nothing.
                 let _ = SockRef::from(stream).send_with_flags(&answer, libc::MSG_DONTWAIT);
@@ -101,13 +101,14 @@ impl Farewell {
         // Whoever sends without a pause holds up nobody else.
         for _ in 0..READS {
             match SockRef::from(stream).recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(1..) => self.heard_at = Instant::now(),
+                Ok(count @ 1..) => {
+                    (self.heard_at, self.bytes) = (Instant::now(), self.bytes + count);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return self.heard_at.elapsed() >= LINGER;
                 }
                 Ok(0) | Err(_) => return true,
             }
-            self.bytes += buffer.len();
         }
         false
     }

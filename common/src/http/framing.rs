@@ -84,7 +84,11 @@ struct Allowed<'a> {
 impl Read for Allowed<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.body.read(into)?;
-        if (self.may_take)(count) { Ok(count) } else { Err(ErrorKind::QuotaExceeded.into()) }
+        if count == 0 || (self.may_take)(count) {
+            Ok(count)
+        } else {
+            Err(ErrorKind::QuotaExceeded.into())
+        }
     }
 }
 
@@ -93,8 +97,8 @@ fn check_head(request: &Request) -> Result<(), Response> {
     let refused = |what: &str| Err(Response::refused(400, &format!("Bad characters in {what}")));
     let is_token = |name: &str| !name.is_empty() && name.bytes().all(is_token_char);
     let is_value = |value: &str| value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-    if !is_token(&request.method) || [&request.path, &request.query].iter().any(|it| !is_value(it))
-    {
+    let is_target = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_token(&request.method) || ![&request.path, &request.query].into_iter().all(is_target) {
         return refused("the request line");
     }
     let is_field = |(name, value): &(String, String)| is_token(name) && is_value(value);
@@ -158,6 +162,8 @@ mod tests {
         assert_eq!(framing(&[("X-Y_1", "a\tb ~")]), Ok(Framing::Length(0)));
         for bad in ["a\rb", "a\nb", "a\0b", "\x1b", "\x7f", "ö"] {
             assert_eq!(framing(&[("X", bad)]), Err(400), "{bad:?}");
+        }
+        for bad in ["a\rb", "a\nb", "a\0b", "\t", "\x7f", "ö", " "] {
             let (path, query) = (format!("/{bad}"), format!("a={bad}"));
             assert_eq!(framing_of(Request { path, ..Request::default() }), Err(400), "{bad:?}");
             assert_eq!(framing_of(Request { query, ..Request::default() }), Err(400), "{bad:?}");

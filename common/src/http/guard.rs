@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "descriptors of tiny_http are borrowed by number, see `borrow`")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -37,9 +37,9 @@ const TICK_PER_CONNECTION: Duration = Duration::from_millis(2);
 /// the meantime share one look.
 const REST: u32 = 4;
 
-/// So many connections are dealt with after one look: with many connections, clients that are refused
-/// and come again are held up more than others are by them.
-const MOST_ORDERS: usize = 16;
+/// So many clients are refused after one look, as long as there is room for more connections: those
+/// that come again and again are held up more than others are by them.
+const MOST_REFUSALS: usize = 16;
 
 /// A closed connection whose descriptor is still held after this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -51,7 +51,14 @@ const HELD_AT_LEAST: Duration = Duration::from_secs(1);
 const OTHER_DESCRIPTORS: u64 = 64;
 
 /// What is done with a connection, or without it when it is gone.
-type Order = (SocketAddr, Box<dyn FnOnce(&Guard, Option<Handle>) + Send>);
+type Done = dyn FnOnce(&Guard, Option<Handle>) + Send;
+
+/// What is to be done with the connection of a peer.
+struct Order {
+    peer: SocketAddr,
+    is_refusal: bool,
+    done: Box<Done>,
+}
 
 /// Peers, and the descriptors of the connection that each has made.
 type Descriptors = HashMap<SocketAddr, Vec<RawFd>>;
@@ -99,19 +106,28 @@ impl Guard {
     /// trickling for a whole timeout are closed within half a timeout more.
     pub(super) fn watch(&self) {
         let mut due = Instant::now();
+        let mut refusals = VecDeque::new();
         // Kept so that a look has what it needs when all other descriptors are used up.
         let mut spare = spare_descriptors();
         while !self.figures.is_over() {
-            let mut orders = Vec::from_iter(self.orders.1.recv_deadline(due));
-            orders.extend(self.orders.1.try_iter().take(MOST_ORDERS - orders.len()));
+            let wait = if refusals.is_empty() { due } else { Instant::now() };
+            let mut orders = Vec::from_iter(self.orders.1.recv_deadline(wait));
+            orders.extend(self.orders.1.try_iter());
+            refusals.extend(orders.extract_if(.., |order| order.is_refusal));
             spare.clear();
             let begun = Instant::now();
             let open = connections_to(self.port);
-            for (peer, done) in orders {
-                match &open {
-                    Ok(open) => done(self, open.get(&peer).and_then(|held| Handle::of(peer, held))),
-                    // Somebody else took the spare descriptors: until the next look.
-                    Err(_) => _ = self.orders.0.send((peer, done)),
+            let is_tight = open.as_ref().is_ok_and(|open| open.len() > max_connections() / 2);
+            let most = if is_tight { refusals.len() } else { MOST_REFUSALS.min(refusals.len()) };
+            for order in orders.into_iter().chain(refusals.drain(..most)) {
+                let found = open.as_ref().map(|open| match open.get(&order.peer) {
+                    Some(held) => Handle::of(order.peer, held),
+                    None => Ok(None),
+                });
+                match found {
+                    Ok(Ok(handle)) => (order.done)(self, handle),
+                    // All descriptors are used up: until the next look.
+                    _ => _ = self.orders.0.send(order),
                 }
             }
             if begun >= due {
@@ -133,7 +149,7 @@ impl Guard {
         let (most, limits) = (max_connections(), &self.figures.limits);
         let overdue = locked(&self.turns).overdue(&seen, begun, limits, most);
         for peer in overdue {
-            let handle = Handle::of(peer, &open[&peer]);
+            let handle = Handle::of(peer, &open[&peer]).ok().flatten();
             handle.into_iter().for_each(|handle| self.close(peer, Some(handle)));
         }
     }
@@ -141,20 +157,33 @@ impl Guard {
     /// Has a connection closed soon, and something done after that.
     pub(super) fn close_soon(&self, peer: SocketAddr, leftover: impl FnOnce() + Send + 'static) {
         locked(&self.turns).doom(peer);
-        self.order(peer, move |guard, handle| {
+        self.order(peer, false, move |guard, handle| {
             guard.close(peer, handle);
             leftover();
         });
     }
 
-    /// Has something done with the connection of this peer, or without it if it is gone.
+    /// Has the connection of a peer closed soon whose request was told to give way, unless that
+    /// request is over by then.
+    pub(super) fn give_way(&self, peer: SocketAddr) {
+        self.order(peer, false, move |guard, handle| {
+            let is_there = locked(&guard.turns).is_giving_way(peer);
+            if is_there {
+                guard.close(peer, handle);
+            }
+        });
+    }
+
+    /// Has something done with the connection of this peer, or without it if it is gone. A refusal
+    /// can wait a little.
     pub(super) fn order(
         &self,
         peer: SocketAddr,
+        is_refusal: bool,
         done: impl FnOnce(&Guard, Option<Handle>) + Send + 'static,
     ) {
         // Both ends of the channel live as long as the guard.
-        let _ = self.orders.0.send((peer, Box::new(done)));
+        let _ = self.orders.0.send(Order { peer, is_refusal, done: Box::new(done) });
     }
 
     /// Closes a connection at once. Requests may be left over of one that its peer has ended, too.
@@ -202,15 +231,23 @@ impl Guard {
 
 impl Handle {
     /// Made of the first descriptor that is still what it was; tiny_http may be closing the other.
-    fn of(peer: SocketAddr, descriptors: &[RawFd]) -> Option<Handle> {
-        descriptors.iter().find_map(|descriptor| {
+    /// Fails when no descriptor is left for a duplicate.
+    fn of(peer: SocketAddr, descriptors: &[RawFd]) -> io::Result<Option<Handle>> {
+        for descriptor in descriptors {
             // SAFETY: see `borrow`. The duplicate is ours; it is used only if it is the same one.
-            let stream: TcpStream =
-                unsafe { borrow(*descriptor) }.try_clone_to_owned().ok()?.into();
-            stream.peer_addr().ok().filter(|of| *of == peer)?;
-            let inode = inode(stream.as_raw_fd())?;
-            Some(Handle { stream, descriptors: descriptors.to_vec(), inode })
-        })
+            let duplicate = unsafe { borrow(*descriptor) }.try_clone_to_owned();
+            let stream: TcpStream = match duplicate {
+                Ok(duplicate) => duplicate.into(),
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
+                Err(error) => return Err(error),
+            };
+            if stream.peer_addr().is_ok_and(|of| of == peer)
+                && let Some(inode) = inode(stream.as_raw_fd())
+            {
+                return Ok(Some(Handle { stream, descriptors: descriptors.to_vec(), inode }));
+            }
+        }
+        Ok(None)
     }
 
     /// Ends the connection, which wakes tiny_http's thread to let go of it. Only shut down, a peer
@@ -319,6 +356,7 @@ fn look_at(descriptor: RawFd) -> Option<Seen> {
     /// The states of Linux in which the peer has not ended its side: established, and our own end
     /// sent before.
     const OPEN: [u8; 3] = [1, 4, 5];
+    const SEGMENTS_OUT: usize = std::mem::offset_of!(libc::tcp_info, tcpi_data_segs_out) + 4;
     let mut unread: libc::c_int = 0;
     // SAFETY: the pointer is to a valid integer that lives through the call.
     let answer = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut unread) };
@@ -334,10 +372,11 @@ fn look_at(descriptor: RawFd) -> Option<Seen> {
     };
     let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
     let has_bytes = usize::try_from(length).ok()? >= known;
+    let was_sent = usize::try_from(length).ok()? < SEGMENTS_OUT || info.tcpi_data_segs_out > 0;
     (answer == 0).then_some(Seen {
         read: has_bytes.then(|| info.tcpi_bytes_received.saturating_sub(unread)),
         is_ended: !OPEN.contains(&info.tcpi_state),
-        unsent_for: Some(Duration::from_millis(info.tcpi_last_data_sent.into())),
+        unsent_for: (!was_sent).then(|| Duration::from_millis(info.tcpi_last_data_sent.into())),
     })
 }
 
@@ -374,13 +413,13 @@ mod tests {
         assert_eq!((look().read, look().is_ended), (Some(3), false));
         assert!(look().unsent_for.unwrap() < Duration::from_secs(60), "{:?}", look());
 
-        let handle = Handle::of(peer, held).unwrap();
+        let handle = Handle::of(peer, held).unwrap().unwrap();
         let socket = inode(server.as_raw_fd());
         assert_eq!(Some(handle.inode), socket);
         handle.disconnect();
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the client must see the end");
         assert!(server.write(b"x").is_err() && server.read(&mut [0; 1]).is_err());
-        assert!(Handle::of(peer, held).is_none(), "the number no longer stands for it");
+        assert!(Handle::of(peer, held).unwrap().is_none(), "the number no longer stands for it");
     }
 
     #[test]
@@ -393,7 +432,10 @@ mod tests {
                 descriptors.reverse();
             }
             drop(one);
-            assert!(Handle::of(peer, &descriptors).is_some(), "closed first: {closed_first}");
+            assert!(
+                Handle::of(peer, &descriptors).unwrap().is_some(),
+                "closed first: {closed_first}"
+            );
         }
     }
 

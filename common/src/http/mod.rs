@@ -189,13 +189,14 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Answers one request by [`Reply::send`]. It may go on working after that. A reply that is
+    /// Answers one request by [`Reply::send`]. It may go on working after that. One that waits lets
+    /// go of the body first. A reply that is
     /// dropped unsent, by a panic too, becomes a 500.
-    fn handle(&self, request: &Request, reply: Reply);
+    fn handle(&self, request: &mut Request, reply: Reply);
 }
 
 impl<F: Fn(&Request, Reply) + Send + Sync + 'static> Handler for F {
-    fn handle(&self, request: &Request, reply: Reply) {
+    fn handle(&self, request: &mut Request, reply: Reply) {
         self(request, reply);
     }
 }

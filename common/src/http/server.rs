@@ -213,7 +213,7 @@ impl Connections for Core {
         let most = self.most_transfers();
         let begins = locked(&self.guard.turns).transfer(peer, Phase::Answering, most);
         if let Transfer::InPlaceOf(slow) = begins {
-            self.guard.close_soon(slow, || ());
+            self.guard.give_way(slow);
         }
     }
 
@@ -345,11 +345,12 @@ impl Core {
                 return self.refuse(request, &read, turn, &refusal);
             }
         }
+        drop(held);
         let mut reply = self.reply_to(request, &read, turn);
         if self.guard.is_suspect(peer) && !reply.is_heard() {
             return;
         }
-        let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&read, reply)));
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&mut read, reply)));
         if handled.is_err() {
             // The reply was dropped on the way out, and has answered 500.
             error!("panicked in a handler method={} path={:?}", read.method, read.path);
@@ -385,20 +386,21 @@ impl Core {
             locked(&self.guard.turns).transfer(peer, Phase::Reading, self.most_transfers());
         match begins {
             Transfer::Begins => {}
-            Transfer::InPlaceOf(slow) => self.guard.close_soon(slow, || ()),
+            Transfer::InPlaceOf(slow) => self.guard.give_way(slow),
             Transfer::TooMany => return Err(Response::busy(TOO_MANY_BODIES)),
         }
-        let may_take = |bytes| held.add(bytes) <= limits.most_body_bytes() || self.make_way();
+        let may_take = |bytes| {
+            held.add(bytes) <= limits.most_body_bytes() || {
+                let (may, slow) = locked(&self.guard.turns).make_way(peer);
+                slow.into_iter().for_each(|slow| self.guard.give_way(slow));
+                may
+            }
+        };
         let body = framing.read(request.as_reader(), limits.max_body_bytes, &may_take);
-        locked(&self.guard.turns).enter(peer, Phase::Busy);
-        body
-    }
-
-    /// Gives up the body that has been on its way for longest, if it has had its time.
-    fn make_way(&self) -> bool {
-        let slow = locked(&self.guard.turns).slowest(|phase| phase == Phase::Reading);
-        slow.into_iter().for_each(|slow| self.guard.close_soon(slow, || ()));
-        slow.is_some()
+        match locked(&self.guard.turns).received(peer) {
+            true => body,
+            false => Err(Response::busy(TOO_MANY_BODIES)),
+        }
     }
 
     fn reply_to(&self, request: tiny_http::Request, read: &Request, turn: Turn) -> Reply {

@@ -49,8 +49,11 @@ pub(super) enum Phase {
 pub(super) struct Turns<T> {
     lines: HashMap<SocketAddr, Line<T>>,
     heard: u64,
-    /// How many are receiving a body or sending an answer.
-    transfers: usize,
+    /// How many are receiving a body, and how many are sending an answer.
+    bodies: usize,
+    answers: usize,
+    /// Whose body gives way to others, at the last time that one had to.
+    giving_way: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,7 @@ pub(super) struct Seen {
     pub(super) read: Option<u64>,
     /// Its client will send no more.
     pub(super) is_ended: bool,
-    /// The time since something was sent to its client, or since it was made.
+    /// The time since it was made, if nothing has been sent to its client.
     pub(super) unsent_for: Option<Duration>,
 }
 
@@ -98,7 +101,7 @@ pub(super) enum Arrival<T> {
 
 impl<T> Turns<T> {
     pub(super) fn new() -> Turns<T> {
-        Turns { lines: HashMap::new(), heard: 0, transfers: 0 }
+        Turns { lines: HashMap::new(), heard: 0, bodies: 0, answers: 0, giving_way: None }
     }
 
     fn line(&mut self, peer: SocketAddr) -> &mut Line<T> {
@@ -133,8 +136,21 @@ impl<T> Turns<T> {
     pub(super) fn enter(&mut self, peer: SocketAddr, phase: Phase) {
         let before = mem::replace(&mut self.line(peer).phase, phase);
         self.line(peer).enter(phase);
-        self.transfers += usize::from(phase.is_transfer());
-        self.transfers -= usize::from(before.is_transfer());
+        for (counted, count) in
+            [(Phase::Reading, &mut self.bodies), (Phase::Answering, &mut self.answers)]
+        {
+            *count += usize::from(phase == counted);
+            *count -= usize::from(before == counted);
+        }
+    }
+
+    /// The request in progress has received its body; `false` if it has given way meanwhile.
+    pub(super) fn received(&mut self, peer: SocketAddr) -> bool {
+        let is_in_time = self.line(peer).phase == Phase::Reading;
+        if is_in_time {
+            self.enter(peer, Phase::Busy);
+        }
+        is_in_time
     }
 
     /// The request in progress begins to receive its body or to send its answer, as one of at most
@@ -142,10 +158,10 @@ impl<T> Turns<T> {
     /// clients that are slow would keep out all others.
     pub(super) fn transfer(&mut self, peer: SocketAddr, phase: Phase, most: usize) -> Transfer {
         let mut begins = Transfer::Begins;
-        if self.transfers >= most {
-            match self.slowest(Phase::is_transfer) {
+        if self.bodies + self.answers >= most {
+            match self.slowest(|_, phase| matches!(phase, Phase::Reading | Phase::Answering)) {
                 Some(slow) => begins = Transfer::InPlaceOf(slow),
-                None if phase == Phase::Reading => return Transfer::TooMany,
+                None if phase == Phase::Reading && self.bodies >= most => return Transfer::TooMany,
                 None => {}
             }
         }
@@ -153,10 +169,28 @@ impl<T> Turns<T> {
         begins
     }
 
-    /// Has the one that has been in such a phase for longest refused, if that is too long.
-    pub(super) fn slowest(&mut self, is_such: impl Fn(Phase) -> bool) -> Option<SocketAddr> {
-        let gives_way = |line: &Line<T>| is_such(line.phase) && line.since.elapsed() >= GRACE;
-        let slow = self.lines.iter().filter(|(_, line)| gives_way(line));
+    /// Whether a body may take more memory than all together may have, for another one gives way to
+    /// it: this peer must be closed, if it is not going to be.
+    pub(super) fn make_way(&mut self, asker: SocketAddr) -> (bool, Option<SocketAddr>) {
+        if self.giving_way.is_some_and(|peer| self.is_giving_way(peer)) {
+            return (true, None);
+        }
+        let is_such = |peer: &SocketAddr, phase| *peer != asker && phase == Phase::Reading;
+        self.giving_way = self.slowest(is_such);
+        (self.giving_way.is_some(), self.giving_way)
+    }
+
+    /// Whether this peer's request was told to give way and is still there.
+    pub(super) fn is_giving_way(&self, peer: SocketAddr) -> bool {
+        self.lines.get(&peer).is_some_and(|line| line.phase == Phase::Refusing)
+    }
+
+    /// Has the one of these that has been in its phase for longest refused, if that is too long.
+    fn slowest(&mut self, is_such: impl Fn(&SocketAddr, Phase) -> bool) -> Option<SocketAddr> {
+        let gives_way = |peer: &SocketAddr, line: &Line<T>| {
+            is_such(peer, line.phase) && line.since.elapsed() >= GRACE
+        };
+        let slow = self.lines.iter().filter(|(peer, line)| gives_way(peer, line));
         let (slowest, _) = slow.min_by_key(|(_, line)| line.since)?;
         let slowest = *slowest;
         self.enter(slowest, Phase::Refusing);
@@ -236,8 +270,7 @@ impl<T> Line<T> {
     }
 
     /// Whether the client of the request in progress had gone at the time of a look, which found
-    /// this connection with its address. While a handler works nothing is sent: a connection to
-    /// which something was sent since then, if only its beginning, is another one.
+    /// this connection with its address. One that is younger than the request is another one.
     fn has_lost(&self, found: Option<&Seen>, begun: Instant) -> bool {
         let busy_for = begun.saturating_duration_since(self.since);
         self.phase == Phase::Busy
@@ -270,11 +303,6 @@ impl Phase {
     /// Whether no request is in progress.
     fn is_between(self) -> bool {
         matches!(self, Phase::Silent | Phase::Idle)
-    }
-
-    /// Whether it lasts as long as the client likes.
-    fn is_transfer(self) -> bool {
-        matches!(self, Phase::Reading | Phase::Answering)
     }
 }
 
@@ -317,22 +345,22 @@ mod tests {
         let begin = |turns: &mut Turns<()>, port, phase| turns.transfer(peer(port), phase, 2);
         (1..=4).for_each(|port| _ = turns.arrive(peer(port), ()));
         assert_eq!(begin(&mut turns, 1, Phase::Reading), Transfer::Begins);
-        assert_eq!(begin(&mut turns, 2, Phase::Answering), Transfer::Begins);
-        assert_eq!(
-            begin(&mut turns, 3, Phase::Reading),
-            Transfer::TooMany,
-            "none has had its time"
-        );
+        assert_eq!(begin(&mut turns, 2, Phase::Reading), Transfer::Begins);
+        assert_eq!(begin(&mut turns, 3, Phase::Reading), Transfer::TooMany, "all are quick");
         turns.line(peer(1)).since -= GRACE;
-        assert_eq!(begin(&mut turns, 3, Phase::Reading), Transfer::InPlaceOf(peer(1)));
-        assert_eq!(begin(&mut turns, 4, Phase::Reading), Transfer::TooMany);
-        assert_eq!(begin(&mut turns, 4, Phase::Answering), Transfer::Begins, "an answer always");
+        assert_eq!(begin(&mut turns, 3, Phase::Answering), Transfer::InPlaceOf(peer(1)));
+        assert!(!turns.received(peer(1)), "it was refused");
+        assert_eq!(begin(&mut turns, 4, Phase::Reading), Transfer::Begins, "of bodies it is one");
+        assert_eq!(begin(&mut turns, 1, Phase::Answering), Transfer::Begins, "an answer always");
+        turns.line(peer(1)).since -= GRACE;
+        assert_eq!(turns.make_way(peer(4)), (false, None), "only a body has memory to give");
         turns.line(peer(2)).since -= GRACE;
-        assert_eq!(turns.slowest(|phase| phase == Phase::Reading), None);
-        assert_eq!(turns.slowest(Phase::is_transfer), Some(peer(2)));
-        assert_eq!(turns.slowest(Phase::is_transfer), None);
+        assert_eq!(turns.make_way(peer(2)), (false, None), "not to itself");
+        assert_eq!(turns.make_way(peer(4)), (true, Some(peer(2))));
+        assert_eq!(turns.make_way(peer(4)), (true, None), "that one is enough");
+        assert!(turns.received(peer(4)));
         (1..=4).for_each(|port| _ = turns.end(peer(port)));
-        assert_eq!(turns.transfers, 0);
+        assert_eq!((turns.bodies, turns.answers), (0, 0));
     }
 
     #[test]

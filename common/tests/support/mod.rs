@@ -42,7 +42,7 @@ impl Handler for Watched {
         head.path == "/brief"
     }
 
-    fn handle(&self, request: &Request, reply: Reply) {
+    fn handle(&self, request: &mut Request, reply: Reply) {
         self.0.handle(request, reply);
     }
 }
