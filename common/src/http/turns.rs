@@ -173,7 +173,8 @@ impl<T> Turns<T> {
     /// it: this peer must be closed, if it is not going to be.
     pub(super) fn make_way(&mut self, asker: SocketAddr) -> (bool, Option<SocketAddr>) {
         if self.giving_way.is_some_and(|peer| self.is_giving_way(peer)) {
-            return (true, None);
+            // One place is made; its memory is not free yet.
+            return (false, None);
         }
         let is_such = |peer: &SocketAddr, phase| *peer != asker && phase == Phase::Reading;
         self.giving_way = self.slowest(is_such);
@@ -357,7 +358,7 @@ mod tests {
         turns.line(peer(2)).since -= GRACE;
         assert_eq!(turns.make_way(peer(2)), (false, None), "not to itself");
         assert_eq!(turns.make_way(peer(4)), (true, Some(peer(2))));
-        assert_eq!(turns.make_way(peer(4)), (true, None), "that one is enough");
+        assert_eq!(turns.make_way(peer(4)), (false, None), "one at a time");
         assert!(turns.received(peer(4)));
         (1..=4).for_each(|port| _ = turns.end(peer(port)));
         assert_eq!((turns.bodies, turns.answers), (0, 0));
