@@ -337,15 +337,13 @@ impl Core {
                 false => self.refuse(request, &read, turn, &refusal),
             };
         }
-        let held = Held::new(&self.figures);
-        match self.read_body(framing, &mut request, peer, &held) {
+        match self.read_body(framing, &mut request, peer) {
             Ok(body) => read.body = body,
             Err(refusal) => {
                 self.figures.count(&refusal);
                 return self.refuse(request, &read, turn, &refusal);
             }
         }
-        drop(held);
         let mut reply = self.reply_to(request, &read, turn);
         if self.guard.is_suspect(peer) && !reply.is_heard() {
             return;
@@ -376,7 +374,6 @@ impl Core {
         framing: Framing,
         request: &mut tiny_http::Request,
         peer: SocketAddr,
-        held: &Held,
     ) -> Result<Vec<u8>, Response> {
         let limits = &self.figures.limits;
         if is_in_memory(request) {
@@ -389,6 +386,7 @@ impl Core {
             Transfer::InPlaceOf(slow) => self.guard.give_way(slow),
             Transfer::TooMany => return Err(Response::busy(TOO_MANY_BODIES)),
         }
+        let held = Held::new(&self.figures);
         let may_take = |bytes| {
             held.add(bytes) <= limits.most_body_bytes() || {
                 let (may, slow) = locked(&self.guard.turns).make_way(peer);

@@ -35,7 +35,7 @@ impl Stats {
 pub(super) struct Figures {
     pub(super) limits: Limits,
     stats: Mutex<Stats>,
-    /// Bytes of all bodies that are in memory, but for the short ones.
+    /// Bytes of all bodies that are being received, but for the short ones.
     body_bytes: AtomicUsize,
     drained: Condvar,
     pub(super) stopping: AtomicBool,
@@ -44,7 +44,7 @@ pub(super) struct Figures {
 /// One request in progress.
 pub(super) struct InProgress<'a>(&'a Figures);
 
-/// What one request has in memory of its body.
+/// What one request has received of its body.
 pub(super) struct Held<'a> {
     figures: &'a Figures,
     bytes: Cell<usize>,
