@@ -1,7 +1,7 @@
 //! `echo-client HOST PORT [MESSAGE]`: sends a message and prints what comes back. See the crate's
 //! front page.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::num::NonZeroU16;
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use echo::{Stop, client};
 const USAGE: &str = "\
 usage: echo-client HOST PORT [MESSAGE]
 
-Sends MESSAGE to an echo server and prints what comes back, exactly; only on
-a terminal a line end follows.
+Sends MESSAGE to an echo server and prints what comes back, exactly, and a
+line end after it.
 
   HOST      host name or address
   PORT      port, 1 to 65535
@@ -34,10 +34,8 @@ fn main() -> ExitCode {
         let stream = client::connect(&host, port.get(), client::TIMEOUT)?;
         let mut stdout = io::stdout().lock();
         let outcome = client::exchange(&stream, message, &mut stdout);
-        if stdout.is_terminal() {
-            // Else the prompt, or the line about an error, would stick to the reply.
-            let _ = writeln!(stdout);
-        }
+        // The exchange says whether something is wrong; here only the line is ended.
+        let _ = writeln!(stdout);
         outcome
     })
 }

@@ -145,7 +145,7 @@ fn client_stopped_and_continued() {
     let (mut reply, mut stderr) = (String::new(), String::new());
     process.0.stdout.take().unwrap().read_to_string(&mut reply).unwrap();
     process.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!((reply.as_str(), stderr.as_str()), ("again", ""));
+    assert_eq!((reply.as_str(), stderr.as_str()), ("again\n", ""));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn reply_printed_as_it_comes() {
     printed.send(()).unwrap();
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
-    assert_eq!((&first, rest.as_str()), (b"now", ", then"));
+    assert_eq!((&first, rest.as_str()), (b"now", ", then\n"));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn server_that_closes_early() {
     let output = client(address, &["cut short"]);
     let line = assert_failed(&output, 1);
     assert!(line.contains("4 of 9 bytes came back"), "{line}");
-    assert_eq!(output.stdout, b"cut ");
+    assert_eq!(output.stdout, b"cut \n");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn server_that_answers_something_else() {
         let output = client(address, &[message]);
         let line = assert_failed(&output, 1);
         assert!(line.contains("differs"), "{line}");
-        assert_eq!(output.stdout, reply.as_bytes());
+        assert_eq!(output.stdout, [reply.as_bytes(), b"\n"].concat());
     }
 }
 

@@ -166,6 +166,11 @@ fn read_all(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
+/// Asserts that the client succeeded silently and printed this reply as a line.
+pub(crate) fn assert_reply(output: &Output, reply: &[u8]) {
+    assert_printed(output, &[reply, b"\n"].concat());
+}
+
 /// Asserts that the program succeeded silently and printed exactly `expected`.
 pub(crate) fn assert_printed(output: &Output, expected: &[u8]) {
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::harness::{DEADLINE, Guard, Server, assert_printed, client, lines_of, pattern};
+use crate::harness::{DEADLINE, Guard, Server, assert_reply, client, lines_of, pattern};
 
 /// Whether OpenBSD's netcat is here. The others spell the options differently.
 fn netcat_is_here(test: &str) -> bool {
@@ -58,7 +58,7 @@ fn netcat_as_server() {
     let port: u16 = port.unwrap_or_else(|| panic!("no port in {listening:?}"));
 
     let output = client(SocketAddr::from(([127, 0, 0, 1], port)), &[&message]);
-    assert_printed(&output, message.as_bytes());
+    assert_reply(&output, message.as_bytes());
     let mut received = String::new();
     process.0.stdout.take().unwrap().read_to_string(&mut received).unwrap();
     assert_eq!(received, message);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use echo::server;
 
 use crate::harness::{
-    DEADLINE, Guard, Server, assert_printed, client, connect, pattern, server_command,
+    DEADLINE, Guard, Server, assert_reply, client, connect, pattern, server_command,
     with_many_descriptors,
 };
 
@@ -75,7 +75,7 @@ fn peer_that_does_not_read() {
         }
     }
     assert!(sent < budget, "the server took {sent} bytes from a peer that does not read");
-    assert_printed(&client(server.address, &["meanwhile"]), b"meanwhile");
+    assert_reply(&client(server.address, &["meanwhile"]), b"meanwhile");
 
     stream.shutdown(Shutdown::Write).unwrap();
     let mut reply = Vec::new();
@@ -161,7 +161,7 @@ fn peer_that_breaks_off() {
     stream.read_exact(&mut [0]).unwrap();
     drop(stream);
     server.wait_for_line("error=");
-    assert_printed(&client(server.address, &["still here"]), b"still here");
+    assert_reply(&client(server.address, &["still here"]), b"still here");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn log_that_nobody_reads() {
     let first = String::from_utf8(first).unwrap();
     let address = first.trim_end().strip_prefix("listening on ").unwrap().parse().unwrap();
     for _ in 0..3 {
-        assert_printed(&client(address, &["still here"]), b"still here");
+        assert_reply(&client(address, &["still here"]), b"still here");
     }
 }
 
