@@ -17,10 +17,10 @@ erase: ## the same, and throw those logs away
 logs: ## follow what those containers log
 	@docker/compose.sh logs
 
-run: ## start the same cluster as plain processes, without Docker, also with STANDBY=1; Ctrl-C stops it
+run: ## start the same cluster as plain processes, without Docker, also with STANDBY=1; Ctrl-C stops it; PORT=9000 for other ports
 	@docker/run.sh
 
-demo: ## show the main job with curl, on the running cluster or on one of its own, and check every answer
+demo: ## show the main job with curl, on the running cluster or on one of its own, and check every answer; PORT=9000 for other ports
 	@docker/demo.sh
 
 watch: ## follow the log in this terminal; URL=http://localhost:8001 for another node, FROM=7 for a place

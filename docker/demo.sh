@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # `make demo`: shows with curl what the replicated log does, and checks every answer.
 #
-# It uses the cluster that answers on ports 8000 (master), 8001 and 8002 (secondaries). Where none
-# does, it builds one, starts it as plain processes and stops them in the end. Exit code 0: every
-# answer was right. 1: one was not, or something could not be started; the last lines say what.
+# It uses the cluster that answers on ports 8000 (master), 8001 and 8002 (secondaries), or on PORT
+# and the two after it. Where none does, it builds one, starts it as plain processes and stops them in
+# the end. Exit code 0: every answer was right. 1: one was not, or something could not be started; the
+# last lines say what.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . docker/nodes.sh
 
-master=http://127.0.0.1:8000
-secondary1=http://127.0.0.1:8001
-secondary2=http://127.0.0.1:8002
+choose_ports
+master=http://127.0.0.1:$port
+secondary1=http://127.0.0.1:$port1
+secondary2=http://127.0.0.1:$port2
 
 # Neither the reader's locale nor a setting of theirs may change what is shown here.
 export LC_ALL=C LOG_LEVEL=info
@@ -58,7 +60,7 @@ main() {
 
 show_page() {
     step "The master has a live page"
-    ask $master/ --head
+    ask "$master/" --head
     check "the answer is 200" [ "$status" = 200 ]
     check "it is a page" has "Content-Type: text/html"
     ok "$master/ shows the logs grow, who is slow, and what is wrong"
@@ -72,15 +74,15 @@ find_or_start_cluster() {
         for node in $secondary1 $secondary2; do
             answers "$node" || fail "a cluster answers on $master, but nothing does on $node"
         done
-        say "Using the cluster that answers on ports 8000, 8001 and 8002."
+        say "Using the cluster that answers on ports $port, $port1 and $port2."
         return
     fi
     page="Run 'make run' or 'make up' and open $master/ to see it live."
-    say "No cluster answers on port 8000, so this demo starts its own (building it first, if need be)."
+    say "No cluster answers on port $port, so this demo starts its own. Building it, if need be:"
     build_nodes || fail "the nodes could not be built"
-    launch secondary1 "$secondary_bin" --port 8001
-    launch secondary2 "$secondary_bin" --port 8002 --delay-ms 1500
-    launch master "$master_bin" --port 8000 --secondaries $secondary1,$secondary2
+    launch secondary1 "$secondary_bin" --port "$port1"
+    launch secondary2 "$secondary_bin" --port "$port2" --delay-ms 1500
+    launch master "$master_bin" --port "$port" --secondaries $secondary1,$secondary2
 }
 
 show_nodes() {
@@ -98,7 +100,7 @@ show_nodes() {
 
 show_blocking_post() {
     step "A POST waits for the slowest secondary"
-    ask $master/messages -d "{\"msg\":\"first $stamp\"}"
+    ask "$master/messages" -d "{\"msg\":\"first $stamp\"}"
     blocked=$took
     check "the answer is 201" [ "$status" = 201 ]
     check "both secondaries acknowledged" [ "$(count '"ack":"ok"')" = 2 ]
@@ -136,10 +138,10 @@ show_posts_at_once() {
 
 show_bad_body() {
     step "A body that is not a message is refused and changes nothing"
-    ask $master/messages -d "not JSON"
+    ask "$master/messages" -d "not JSON"
     check "the answer is 400" [ "$status" = 400 ]
     check "it says what was expected" has "Expected JSON with string field 'msg'"
-    ask $master/messages
+    ask "$master/messages"
     check "the log is as it was" [ "$body" = "$log" ]
     ok "400, and the log is as it was"
 }
@@ -153,7 +155,7 @@ show_without_delay() {
     fi
     say "   A second cluster, on free ports and without a delay:"
     if [ -z "${master_bin:-}" ]; then
-        say "   (of plain processes; building them first, if need be)"
+        say "   (of plain processes; building them, if need be)"
         build_nodes || fail "the nodes could not be built"
     fi
     launch undelayed1 "$secondary_bin" --port 0
@@ -196,7 +198,7 @@ ask() {
 
 # Shows the three logs, checks that they are equal, sets $log.
 ask_all_logs() {
-    ask $master/messages
+    ask "$master/messages"
     log=$body
     ask $secondary1/messages
     check "the log of secondary 1 is the master's" [ "$body" = "$log" ]
@@ -208,7 +210,7 @@ ask_all_logs() {
 post_eight() {
     local i pids=""
     for i in 1 2 3 4 5 6 7 8; do
-        set -- -o /dev/null $master/messages -d "{\"msg\":\"at once $i $stamp\"}"
+        set -- -o /dev/null "$master/messages" -d "{\"msg\":\"at once $i $stamp\"}"
         show curl "$@" "&"
         curl "$@" >"$work/post.$i" 2>&1 &
         pids="$pids $!"

@@ -3,6 +3,19 @@
 
 node_pids=()  # every process started here, and no other, is stopped in the end
 
+# Sets $port, $port1 and $port2 to the ports of the master and the secondaries: PORT and the two
+# after it.
+choose_ports() {
+    port=${PORT:-8000}
+    unset PORT
+    if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || [ "$port" -gt 65533 ]; then
+        echo "PORT must be a number from 1 to 65533, not '$port'." >&2
+        exit 1
+    fi
+    # shellcheck disable=SC2034  # of those who source this
+    port1=$((port + 1)) port2=$((port + 2))
+}
+
 # Builds the two binaries and sets $master_bin and $secondary_bin to where cargo put them,
 # whatever CARGO_TARGET_DIR or a cargo configuration says.
 build_nodes() {
@@ -11,7 +24,7 @@ build_nodes() {
         echo "Cargo is not installed here, so the nodes cannot be built: see https://rustup.rs" >&2
         return 1
     fi
-    built=$(cargo build --release --quiet --package master --package secondary \
+    built=$(cargo build --release --package master --package secondary \
         --message-format=json-render-diagnostics) || return 1
     master_bin=$(executable_of master <<<"$built")
     secondary_bin=$(executable_of secondary <<<"$built")
