@@ -131,7 +131,7 @@ check_refusals() {
     local path
     token=wrong expect 401 "https://$name/messages"
     expect 421 --insecure https://evil.example/health
-    for path in replicate heartbeat promise entries chaos secondaries/0/chaos; do
+    for path in replicate heartbeat promise entries chaos secondaries/0/chaos %72eplicate %73econdaries%2F0/chaos; do
         token=$CLUSTER_TOKEN expect 403 --data '{}' "https://$name/$path"
     done
     expect 308 --data '{"msg":"seen by others"}' "http://$name/messages"
