@@ -87,6 +87,8 @@ impl Rules {
         }
         let (cluster, clients) = (&self.cluster, &self.clients);
         match who {
+            // A browser asks so, without a token, before it makes the request itself.
+            _ if head.method == "OPTIONS" => Ok(()),
             Who::Anybody => Ok(()),
             Who::Reader if self.read_open => Ok(()),
             Who::Reader | Who::Writer => check_token(head, &[clients]),

@@ -9,32 +9,42 @@ use serde::de::{
 };
 use serde_json::Value;
 
+/// The most characters of an [explanation](explain).
+const MAX_EXPLANATION: usize = 200;
+
+/// UTF-8 may begin with it, as editors on Windows write it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Reads a body that must be a JSON object. (serde takes an array too, for the fields in the order
 /// of their declaration.)
 ///
 /// # Errors
-/// When the body is no object, or not of this kind.
-pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(serde_json::Error::custom("not an object"));
+/// Why the body is no object, or not of this kind, in words for its sender.
+pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err(explain(body, &"the body is no JSON object"));
     }
-    serde_json::from_slice(body)
+    serde_json::from_slice(text).map_err(|error| explain(body, &error))
 }
 
-/// Reads a field that may be absent, but not `null`.
-///
-/// # Errors
-/// When the field is not of this kind.
-pub fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    T::deserialize(deserializer).map(Some)
+/// Why this body could not be read; `problem` is known to the reader of JSON, which has not looked
+/// at how the text is encoded.
+fn explain(body: &[u8], problem: &dyn fmt::Display) -> String {
+    let problem = match (body, std::str::from_utf8(body)) {
+        ([], _) => "the body is empty".into(),
+        ([0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, ..] | [_, 0, ..], _) => {
+            "the body is UTF-16 or UTF-32, and must be UTF-8".into()
+        }
+        (_, Err(error)) => format!("the body is no UTF-8 at byte {}", error.valid_up_to() + 1),
+        // `\ud800` without the second half of the pair.
+        _ => problem.to_string().replace("end of hex escape", "end of a surrogate pair or escape"),
+    };
+    problem.chars().take(MAX_EXPLANATION).collect()
 }
 
-/// Reads an array of at most so many elements, that is not `null` and may be absent. Short elements
-/// take many times the bytes in memory that they take in a body.
+/// Reads an array of at most so many elements, that may be absent or `null`. Short elements take many
+/// times the bytes in memory that they take in a body.
 ///
 /// # Errors
 /// When the field is not of this kind.
@@ -45,11 +55,14 @@ where
 {
     struct AtMost<const MOST: usize, T>(PhantomData<T>);
     impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<MOST, T> {
-        type Value = Vec<T>;
+        type Value = Option<Vec<T>>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "an array of at most {MOST} elements")
         }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
+        fn visit_unit<E>(self) -> Result<Option<Vec<T>>, E> {
+            Ok(None)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Option<Vec<T>>, A::Error> {
             let mut elements = Vec::new();
             while let Some(element) = array.next_element()? {
                 elements.push(element);
@@ -57,16 +70,16 @@ where
                     return Err(A::Error::invalid_length(elements.len(), &self));
                 }
             }
-            Ok(elements)
+            Ok(Some(elements))
         }
     }
-    deserializer.deserialize_seq(AtMost::<MOST, T>(PhantomData)).map(Some)
+    deserializer.deserialize_any(AtMost::<MOST, T>(PhantomData))
 }
 
 /// The longest word that is kept, in bytes.
 const MAX_WORD_BYTES: usize = 64;
 
-/// Reads a field that is to be a number or a word, and may be absent. Of anything else only the kind
+/// Reads a field that is to be a number or a word, and may be absent or `null`. Of anything else only the kind
 /// is kept: nested arrays in memory take twenty times the bytes that a client sends.
 ///
 /// # Errors
@@ -74,38 +87,38 @@ const MAX_WORD_BYTES: usize = 64;
 pub fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     struct Scalar;
     impl<'de> Visitor<'de> for Scalar {
-        type Value = Value;
+        type Value = Option<Value>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a number or a word")
         }
-        fn visit_unit<E>(self) -> Result<Value, E> {
-            Ok(Value::Null)
+        fn visit_unit<E>(self) -> Result<Option<Value>, E> {
+            Ok(None)
         }
-        fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
-            Ok(truth.into())
+        fn visit_bool<E>(self, truth: bool) -> Result<Option<Value>, E> {
+            Ok(Some(truth.into()))
         }
-        fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-            Ok(number.into())
+        fn visit_u64<E>(self, number: u64) -> Result<Option<Value>, E> {
+            Ok(Some(number.into()))
         }
-        fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-            Ok(number.into())
+        fn visit_i64<E>(self, number: i64) -> Result<Option<Value>, E> {
+            Ok(Some(number.into()))
         }
-        fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-            Ok(number.into())
+        fn visit_f64<E>(self, number: f64) -> Result<Option<Value>, E> {
+            Ok(Some(number.into()))
         }
-        fn visit_str<E>(self, word: &str) -> Result<Value, E> {
-            Ok(if word.len() > MAX_WORD_BYTES { "a long text" } else { word }.into())
+        fn visit_str<E>(self, word: &str) -> Result<Option<Value>, E> {
+            Ok(Some(if word.len() > MAX_WORD_BYTES { "a long text" } else { word }.into()))
         }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Option<Value>, A::Error> {
             while array.next_element::<IgnoredAny>()?.is_some() {}
-            Ok("an array".into())
+            Ok(Some("an array".into()))
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Option<Value>, A::Error> {
             while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            Ok("an object".into())
+            Ok(Some("an object".into()))
         }
     }
-    deserializer.deserialize_any(Scalar).map(Some)
+    deserializer.deserialize_any(Scalar)
 }
 
 /// The least floating-point number that is too large.
@@ -162,7 +175,8 @@ mod tests {
         }
         let read = |body: &str| serde_json::from_str::<One>(body).map(|one| one.w);
         assert_eq!(read("{}").unwrap(), None);
-        for same in ["null", "true", "2", "-2", "2.5", r#""majority""#] {
+        assert_eq!(read(r#"{"w":null}"#).unwrap(), None);
+        for same in ["true", "2", "-2", "2.5", r#""majority""#] {
             let value = read(&format!(r#"{{"w":{same}}}"#)).unwrap().unwrap();
             assert_eq!(value.to_string(), same);
         }
@@ -173,16 +187,46 @@ mod tests {
         assert!(read(r#"{"w":[}"#).is_err());
     }
 
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Text {
+        msg: String,
+        #[serde(default, deserialize_with = "at_most::<2, _, _>")]
+        entries: Option<Vec<u64>>,
+    }
+
+    fn problem(body: &[u8]) -> String {
+        read_object::<Text>(body).expect_err("the body is not as it should be")
+    }
+
     #[test]
-    fn an_array_is_not_taken_for_an_object() {
-        #[derive(Deserialize)]
-        struct One {
-            _a: u64,
+    fn a_byte_order_mark_and_null_are_passed_over() {
+        let read = read_object(b"\xef\xbb\xbf {\"msg\":\"a\",\"entries\":null}");
+        assert_eq!(read, Ok(Text { msg: "a".into(), entries: None }));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_said() {
+        let script: [(&[u8], &str); 13] = [
+            (b"", "the body is empty"),
+            (b" ", "the body is no JSON object"),
+            (b"[\"a\"]", "the body is no JSON object"),
+            (b"msg=a", "the body is no JSON object"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (b"\0{\0\"", "UTF-16"),
+            (b"{\0\"\0", "UTF-16"),
+            (b"{\"msg\":\"a\xff\"}", "no UTF-8 at byte 10"),
+            (b"{\"msg\":\"\\ud800\"}", "surrogate"),
+            (b"{\"msg\":\"a\",\"msg\":\"b\"}", "duplicate field `msg`"),
+            (b"{\"msg\":5}", "integer `5`, expected a string"),
+            (b"{\"msg\":null}", "null, expected a string"),
+            (b"{\"msg\":\"a\",\"entries\":[1,2,3]}", "at most 2 elements"),
+        ];
+        for (body, expected) in script {
+            let said = problem(body);
+            assert!(said.contains(expected), "{said:?} without {expected:?}");
         }
-        assert!(read_object::<One>(b" {\"_a\":1}").is_ok());
-        for body in ["[1]", "1", "", " "] {
-            assert!(read_object::<One>(body.as_bytes()).is_err(), "{body}");
-        }
+        let long = format!("{{\"msg\":\"a\",\"entries\":{:?}}}", "x".repeat(1000));
+        assert_eq!(problem(long.as_bytes()).chars().count(), MAX_EXPLANATION);
     }
 
     fn read(json: &str) -> Option<u64> {

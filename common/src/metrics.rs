@@ -110,7 +110,11 @@ impl Exposition {
         for (name, help, value) in gauges {
             out.gauge(name, help).sample(&[], value);
         }
-        let by_http = [("bad_request", http.refused_bad), ("busy", http.refused_busy)];
+        let by_http = [
+            ("bad_request", http.refused_bad),
+            ("busy", http.refused_busy),
+            ("other_protocol", http.foreign),
+        ];
         let mut family = out.counter("refused", "Requests that were refused, by reason");
         for (reason, count) in by_http.into_iter().chain(refused) {
             family.sample(&[("reason", reason)], count);

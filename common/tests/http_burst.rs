@@ -4,12 +4,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use common::http::Limits;
 use support::{Node, WIDE, Wire};
 
 /// Goal: every client of a burst is served while all of them keep their connections. tiny_http
 /// alone leaves most of them waiting for ever.
 fn serve_a_burst_of(count: usize) {
-    let node = Node::start(WIDE);
+    let node = Node::start(Limits { max_in_flight: count, ..WIDE });
     let mut clients: Vec<Wire> = (0..count).map(|_| node.connect()).collect();
     for round in 0..3 {
         clients.iter_mut().for_each(|client| client.ask("/hello"));
@@ -53,7 +54,8 @@ fn a_burst_from_64_threads_is_served() {
 fn a_burst_of_large_bodies_is_served() {
     let node = Node::start(WIDE);
     let body = "x".repeat(1 << 20);
-    let request = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request =
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     std::thread::scope(|scope| {
         for _ in 0..48 {
             scope.spawn(|| {

@@ -47,7 +47,7 @@ fn run_out_of_descriptors() {
         eventually("accepting again", || -> Result<(), io::Error> {
             let mut stream = std::net::TcpStream::connect(node.address)?;
             stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-            io::Write::write_all(&mut stream, b"GET /hello HTTP/1.1\r\n\r\n")?;
+            io::Write::write_all(&mut stream, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")?;
             let mut answer = [0; 12];
             io::Read::read_exact(&mut stream, &mut answer)?;
             match &answer {

@@ -23,7 +23,9 @@ fn announced_terabytes_are_refused_and_counted() {
     for number in 0..LOST {
         let mut client = node.connect();
         let length = lost[number % lost.len()];
-        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{{}}"));
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{{}}"
+        ));
         client.answer().assert_error(413);
         // Every other client leaves without waiting for the end.
         if number % 2 == 0 {
@@ -31,7 +33,9 @@ fn announced_terabytes_are_refused_and_counted() {
         }
         let mut client = node.connect();
         let length = harmless[number % harmless.len()];
-        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{{}}"));
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{{}}"
+        ));
         client.answer().assert_error(413);
     }
     node.assert_alive();
@@ -47,7 +51,9 @@ fn http_2_request_lines_are_counted() {
     let node = Node::start(SHORT);
     let mut clients: Vec<Wire> = (0..3).map(|_| node.connect()).collect();
     for client in &mut clients {
-        client.send("GET /hello HTTP/2.0\r\nHost: node\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n");
+        client.send(
+            "GET /hello HTTP/2.0\r\nHost: node\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
     }
     node.assert_alive();
     clients.iter_mut().for_each(Wire::assert_closed);
@@ -79,12 +85,12 @@ fn trickling_requests_are_cut_off() {
     let node = Node::start(SHORT);
     let beginnings = [
         "GET /trickled",
-        "GET /trickled HTTP/1.1\r\nX: ",
-        "POST /trickled HTTP/1.1\r\nContent-Length: 1000\r\n\r\n",
-        "POST /trickled HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
-        "POST /trickled HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "POST /trickled HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n99999\r\n",
-        "POST /trickled HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+        "GET /trickled HTTP/1.1\r\nHost: a\r\nX: ",
+        "POST /trickled HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n",
+        "POST /trickled HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+        "POST /trickled HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /trickled HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n99999\r\n",
+        "POST /trickled HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;",
     ];
     let mut clients: Vec<Wire> = beginnings.iter().map(|_| node.connect()).collect();
     let mut open = vec![true; clients.len()];
@@ -123,15 +129,15 @@ fn assert_cut_off(beginning: &str, filler: &str) {
 #[test]
 fn endless_heads_are_cut_off() {
     assert_cut_off("", "x");
-    assert_cut_off("GET /flood HTTP/1.1\r\nX: ", "x");
-    assert_cut_off("GET /flood HTTP/1.1\r\n", "X: y\r\n");
+    assert_cut_off("GET /flood HTTP/1.1\r\nHost: a\r\nX: ", "x");
+    assert_cut_off("GET /flood HTTP/1.1\r\nHost: a\r\n", "X: y\r\n");
 }
 
 /// Goal: a chunk whose size never ends is cut off long before the timeout too, and so are chunks
 /// that are all extension.
 #[test]
 fn endless_chunk_sizes_are_cut_off() {
-    let head = "POST /flood HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /flood HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_cut_off(&format!("{head}5;"), "x");
     assert_cut_off(head, "0");
     assert_cut_off(head, "1;x=y\r\nx\r\n");
@@ -185,11 +191,11 @@ fn rubbish_ends_its_connection_only() {
         b"rubbish\r\n\r\n",
         b"GET /rubbish\r\n\r\n",
         b"GET /rubbish HTTP/9.9\r\n\r\n",
-        b"GET /rubbish HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /rubbish HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello",
-        b"GET /rubbish HTTP/1.1\r\nX: \xff\xfe\r\n\r\n",
+        b"GET /rubbish HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+        b"GET /rubbish HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello",
+        b"GET /rubbish HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET /rubbish HTTP/1.1\r\nExpect: a miracle\r\n\r\n",
+        b"GET /rubbish HTTP/1.1\r\nHost: a\r\nExpect: a miracle\r\n\r\n",
     ];
     for bytes in rubbish {
         let mut client = node.connect();
@@ -199,4 +205,27 @@ fn rubbish_ends_its_connection_only() {
     }
     node.assert_alive();
     assert_eq!(node.begun(), ["GET /hello"]);
+}
+
+/// Goal: connections of HTTP/2 and TLS never reach tiny_http. They are closed soon, cost nothing for
+/// good, and others are served meanwhile.
+#[test]
+fn foreign_protocols_cost_nothing_for_good() {
+    const EACH: usize = 100;
+    let node = Node::start(WIDE);
+    let foreign: [&[u8]; 2] = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x12\x04\0\0\0\0\0",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03and so on, and so on",
+    ];
+    let mut clients: Vec<Wire> = (0..2 * EACH).map(|_| node.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(foreign[number % 2]);
+    }
+    node.assert_alive();
+    clients.iter_mut().for_each(Wire::assert_closed);
+    node.wait_for_stats("all are counted, and none is lost", |stats| {
+        (stats.foreign, stats.stuck) == (2 * EACH as u64, 0)
+    });
+    node.assert_alive();
+    assert_eq!(node.begun(), ["GET /hello", "GET /hello"]);
 }

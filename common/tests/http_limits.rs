@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::http::{Limits, MAX_BODIES};
 use support::{DEADLINE, Node, WIDE, Wire, port_of_ones_own};
 
-const CHUNKED: &str = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Goal: requests beyond the limit are answered 503 at once, and it is over when the others are.
 /// What waits for nobody is answered.
@@ -42,20 +42,20 @@ fn the_body_of_a_refused_request_is_no_request() {
     let mut blocked = node.connect();
     blocked.ask("/block");
     node.wait_until_blocked(1);
-    let smuggled = "GET /smuggled HTTP/1.1\r\n\r\n".repeat(100);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
     let length = smuggled.len();
     for framing in [
         format!("Content-Length: {length}\r\n\r\n{smuggled}"),
         format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{smuggled}\r\n0\r\n\r\n"),
     ] {
         let mut client = node.connect();
-        client.send(format!("POST /echo HTTP/1.1\r\n{framing}"));
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\n{framing}"));
         client.answer().assert_error(503);
         client.assert_closed();
     }
     let mut client = node.connect();
     for _ in 0..3 {
-        client.send("POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello");
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
         client.answer().assert_error(503);
     }
     assert_eq!(node.begun(), ["GET /block"]);
@@ -71,7 +71,9 @@ fn clients_that_expect_100_are_refused_at_once() {
     node.wait_until_blocked(1);
     let mut waiting: Vec<Wire> = (0..8).map(|_| node.connect()).collect();
     for client in &mut waiting {
-        client.send("POST /echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        client.send(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        );
     }
     node.get("/hello").assert_error(503);
     waiting.iter_mut().for_each(|client| client.answer().assert_error(503));
@@ -83,7 +85,7 @@ fn clients_that_expect_100_are_refused_at_once() {
 fn slow_bodies_give_way_to_quick_ones() {
     let node = Node::start(Limits { max_in_flight: 4, ..WIDE });
     let body = "x".repeat(5000);
-    let head = "POST /echo HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n";
     let mut slow: Vec<Wire> = (0..2).map(|_| node.connect()).collect();
     slow.iter_mut().for_each(|client| client.send(format!("{head}x")));
     node.wait_for_stats("both are being received", |stats| stats.in_flight == 2);
@@ -127,7 +129,7 @@ fn slow_readers_give_way_to_quick_ones() {
 #[test]
 fn bodies_together_are_bounded() {
     let node = Node::start(Limits { max_body_bytes: 10_000, ..WIDE });
-    let head = "POST /echo HTTP/1.1\r\nContent-Length: 10000\r\n\r\n";
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n";
     let body = "x".repeat(10_000);
     let mut slow: Vec<Wire> = (0..MAX_BODIES).map(|_| node.connect()).collect();
     slow.iter_mut().for_each(|client| client.send(format!("{head}{}", &body[1..])));
@@ -182,7 +184,9 @@ fn the_limit_on_bodies_is_exact() {
         let node = Node::start(Limits { max_body_bytes: most, ..WIDE });
         let fitting = "x".repeat(most);
         let mut client = node.connect();
-        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {most}\r\n\r\n{fitting}"));
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {most}\r\n\r\n{fitting}"
+        ));
         assert_eq!(client.answer().body, fitting);
         client.send(format!("{CHUNKED}{most:x}\r\n{fitting}\r\n0\r\n\r\n"));
         assert_eq!(client.answer().body, fitting);
@@ -191,7 +195,9 @@ fn the_limit_on_bodies_is_exact() {
         client.answer().assert_error(413);
         client.assert_closed();
         let mut client = node.connect();
-        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {longer}\r\n\r\n{fitting}x"));
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {longer}\r\n\r\n{fitting}x"
+        ));
         client.answer().assert_error(413);
         client.assert_closed();
         assert_eq!(node.begun().len(), 2);
@@ -226,11 +232,14 @@ fn a_port_used_again_is_answered() {
     let node = Node::start(WIDE);
     let port = port_of_ones_own();
     let body = "x".repeat(3000);
-    let echo = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let echo =
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     for round in 0..20 {
         for announced in ["1048577", "2147483648"] {
             let mut client = Wire::connect_from(port, node.address);
-            client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {announced}\r\n\r\n{{}}"));
+            client.send(format!(
+                "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {announced}\r\n\r\n{{}}"
+            ));
             client.final_answer().assert_error(413);
             if round % 2 == 0 {
                 client.assert_closed();
@@ -253,7 +262,7 @@ fn a_client_that_sends_slowly_gets_its_413() {
     let node = Node::start(WIDE);
     let told = (0..20).any(|_| {
         let mut client = node.connect();
-        client.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n");
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n");
         let (mut sent_at, mut longest, mut is_open) = (Instant::now(), Duration::ZERO, true);
         for _ in 0..7 {
             thread::sleep(Duration::from_millis(100));
@@ -278,7 +287,7 @@ fn a_client_that_sends_slowly_gets_its_413() {
 fn an_oversized_body_is_refused_before_its_end() {
     let node = Node::start(Limits { max_body_bytes: 2000, ..WIDE });
     let mut announced = node.connect();
-    announced.send("POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nfirst");
+    announced.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\nfirst");
     announced.answer().assert_error(413);
     let mut chunked = node.connect();
     chunked.send(format!("{CHUNKED}ffffffff\r\n{}", "x".repeat(2100)));

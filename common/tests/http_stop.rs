@@ -47,7 +47,10 @@ fn a_stop_finishes_what_is_in_progress() {
 fn a_stop_waits_for_an_arriving_body() {
     let node = Node::start(WIDE);
     let mut client = node.connect();
-    client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: 4000\r\n\r\n{}", "x".repeat(2000)));
+    client.send(format!(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n{}",
+        "x".repeat(2000)
+    ));
     node.wait_for_stats("it is being read", |stats| stats.in_flight == 1);
     thread::scope(|scope| {
         let stop = scope.spawn(|| node.server.stop(2 * DEADLINE));

@@ -224,9 +224,8 @@ fn parse(
     nodes: usize,
     default_wtimeout: Duration,
 ) -> Result<(Draft, Concern), Response> {
-    let Ok(post) = read_object::<PostMessage>(&request.body) else {
-        return Err(Response::error(400, EXPECTED_MSG));
-    };
+    let read = read_object::<PostMessage>(&request.body);
+    let post = read.map_err(|why| Response::refused_because(400, EXPECTED_MSG, &why))?;
     let (w, wtimeout) = (post.w.as_ref(), post.wtimeout.as_ref());
     let concern = Concern::parse(w, wtimeout, nodes, default_wtimeout)
         .map_err(|error| Response::refused(400, &error))?;
@@ -391,9 +390,9 @@ impl Handler for Routes {
                     None => follow::answer(request, reply, &*replication, &self.followers),
                 }
             }
-            _ => {
+            (_, method) => {
                 let answer = self.answer(request, reply.stats());
-                reply.send(answer);
+                reply.send(if method == "OPTIONS" { answer.for_options() } else { answer });
             }
         }
     }

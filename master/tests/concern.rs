@@ -61,7 +61,7 @@ fn an_invalid_write_concern_appends_nothing() {
     // Goal: only whole numbers in range and two words are taken; the error says that nothing was
     // stored.
     let cluster = Cluster::start(&[&[], &[]], FAST);
-    let bad = [json!(0), json!(4), json!(-1), json!(1.5), json!(true), json!("2"), json!(null)];
+    let bad = [json!(0), json!(4), json!(-1), json!(1.5), json!(true), json!("2"), json!([])];
     for w in bad {
         let answer = post(&cluster.master, "x", w.clone());
         let body = answer.json();
@@ -72,7 +72,8 @@ fn an_invalid_write_concern_appends_nothing() {
     let body = json!({ "msg": "x", "w": 2, "wtimeout": "soon" }).to_string();
     assert_eq!(cluster.master.send("POST", "/messages", &body).status, 400);
     assert_eq!(cluster.master.log(), [""; 0]);
-    for (w, counted) in [(json!("majority"), 2), (json!("all"), 3), (json!(1), 1)] {
+    for (w, counted) in [(json!("majority"), 2), (json!("all"), 3), (json!(1), 1), (Value::Null, 3)]
+    {
         let answer = post(&cluster.master, "y", w);
         assert_eq!((answer.status, &answer.json()["w"]), (201, &json!(counted)));
     }

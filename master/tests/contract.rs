@@ -5,9 +5,16 @@ mod support;
 
 use serde_json::{Value, json};
 use support::cluster::Cluster;
+use support::http::Answer;
 use support::node::Node;
 
-const EXPECTED_MSG: &str = r#"{"error":"Expected JSON with string field 'msg'"}"#;
+/// Passes if this is the original's refusal, with what is wrong.
+fn assert_expects_msg(answer: &Answer, what: &str) {
+    let body = answer.json();
+    assert_eq!((answer.status, &body["stored"]), (400, &json!(false)), "{what}: {body}");
+    assert_eq!(body["error"], "Expected JSON with string field 'msg'", "{what}");
+    assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{what}: {body}");
+}
 
 #[test]
 fn a_201_shows_the_acks_and_the_log() {
@@ -118,7 +125,7 @@ fn a_body_without_a_string_msg_changes_nothing() {
         for body in bad {
             let answer = connection.send("POST", path, body);
             let beginning: String = body.chars().take(40).collect();
-            assert_eq!(answer.seen(), (400, EXPECTED_MSG), "for {beginning} to {path}");
+            assert_expects_msg(&answer, &format!("for {beginning} to {path}"));
         }
         let not_utf8 =
             b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{\"msg\":\"\xff\"}";
@@ -127,7 +134,9 @@ fn a_body_without_a_string_msg_changes_nothing() {
             _ => [b"POST /replicate", &not_utf8[b"POST /messages".len()..]].concat(),
         };
         connection.write(&not_utf8).unwrap();
-        assert_eq!(connection.read(false).unwrap().seen(), (400, EXPECTED_MSG));
+        let answer = connection.read(false).unwrap();
+        assert_expects_msg(&answer, path);
+        assert_eq!(answer.json()["detail"], "the body is no UTF-8 at byte 9");
         assert_eq!(node.health()["count"], 0);
     }
     cluster.post("good");
@@ -200,7 +209,6 @@ fn unknown_paths_and_wrong_methods_get_json() {
     let wrong = [
         (master, "PUT", "/messages", "GET, HEAD, POST"),
         (master, "DELETE", "/messages", "GET, HEAD, POST"),
-        (master, "OPTIONS", "/messages", "GET, HEAD, POST"),
         (master, "PATCH", "/messages", "GET, HEAD, POST"),
         (master, "BREW", "/messages", "GET, HEAD, POST"),
         (master, "POST", "/health", read),
@@ -213,8 +221,11 @@ fn unknown_paths_and_wrong_methods_get_json() {
     for (node, method, path, allow) in wrong {
         let answer = node.send(method, path, "");
         assert_eq!(answer.seen(), (405, r#"{"error":"Method not allowed"}"#), "{method} {path}");
-        assert_eq!(answer.header("Allow"), Some(allow), "{method} {path}");
+        assert_eq!(answer.header("Allow"), Some(&*format!("{allow}, OPTIONS")), "{method} {path}");
+        let asked = node.send("OPTIONS", path, "");
+        assert_eq!((asked.seen(), asked.header("Allow")), ((204, ""), answer.header("Allow")));
     }
+    assert_eq!(master.send("OPTIONS", "/nowhere", "").seen(), (404, NOT_FOUND));
     for node in cluster.nodes() {
         let mut connection = node.connect();
         let unknown =

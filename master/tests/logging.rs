@@ -86,6 +86,31 @@ fn each_level_shows_what_it_should() {
     assert!(first.contains(&name) && first.contains("delay_ms=1"), "{first:?}");
 }
 
+#[test]
+fn each_request_is_a_line_at_debug() {
+    // Goal: refused ones too, and at info none.
+    let settings = [("LOG_LEVEL", "debug"), ("MAX_MESSAGE_BYTES", "40")];
+    let cluster = Cluster::start(&[&[]], &settings);
+    cluster.post("m");
+    assert_eq!(cluster.master.get("/nothing?at=all").status, 404);
+    assert_eq!(cluster.master.post_message(&"x".repeat(1000)).status, 413);
+    let mut connection = cluster.master.connect();
+    connection.try_send("HEAD", "/messages/stream", &[], "").unwrap_err();
+    for (request, status) in [
+        (r#"method=POST path="/messages""#, 201),
+        (r#"method=GET path="/nothing""#, 404),
+        (r#"method=POST path="/messages""#, 413),
+        (r#"method=HEAD path="/messages/stream""#, 200),
+    ] {
+        let begins = format!("[DEBUG] [master] answered {request} status={status} bytes=");
+        let line = cluster.master.wait_for_line(&begins);
+        assert!(line.contains(" duration_ms=") && line.contains(" peer=127.0.0.1:"), "{line}");
+        assert!(!line.contains(" bytes=0 "), "{line}");
+    }
+    let of_secondary = cluster.secondaries[0].printed();
+    assert!(of_secondary.iter().all(|line| !line.contains("answered")), "{of_secondary:?}");
+}
+
 /// Posts this many messages from eight kept connections, and expects that none takes long.
 fn post_many(master: &Node, count: usize) {
     at_once(8, |client| {

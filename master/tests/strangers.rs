@@ -34,6 +34,9 @@ const OF_NODES: [(&str, &str, &str); 6] = [
 /// Sends a request with these fields in its head and no others, but for the length of its body.
 fn ask(node: &Node, method: &str, path: &str, fields: &[&str], body: &str) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
+    if !fields.iter().any(|field| field.starts_with("Host:")) {
+        head += "Host: node\r\n";
+    }
     fields.iter().for_each(|field| head.extend([field, "\r\n"]));
     let mut connection = node.connect();
     let written = connection.write((head + "\r\n" + body).as_bytes());

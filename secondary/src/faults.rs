@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use common::json::{Whole, present, read_object};
+use common::json::{Whole, read_object};
 use common::locked::locked;
 use common::settings::MAX_TIMEOUT_MS;
 use serde::{Deserialize, Serialize};
@@ -27,11 +27,11 @@ pub struct Faults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     delay_ms: Option<Whole>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     error_rate: Option<f64>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     error_after_store: Option<f64>,
 }
 
@@ -58,7 +58,7 @@ impl FaultInjector {
     /// Changes faults as the body of a `PUT /chaos` says. Fails with the problem of the body, in
     /// words; nothing has changed then.
     pub fn change(&self, body: &[u8]) -> Result<Faults, String> {
-        let change: Change = read_object(body).map_err(|error| error.to_string())?;
+        let change: Change = read_object(body)?;
         let old = self.faults();
         let new = Faults {
             delay_ms: change.delay_ms.map_or(old.delay_ms, |Whole(ms)| ms),
@@ -94,7 +94,9 @@ mod tests {
         injector.change(br#"{"error_rate":0.25}"#).unwrap();
         let expected = Faults { delay_ms: 5, error_rate: 0.25, error_after_store: 0.0 };
         assert_eq!(injector.faults(), expected);
-        let bad = [r#""error_rate":2"#, r#""error_after_store":null"#, r#""delay_ms":-1"#];
+        injector.change(br#"{"delay_ms":null,"error_after_store":null}"#).unwrap();
+        assert_eq!(injector.faults(), expected, "null is absent");
+        let bad = [r#""error_rate":2"#, r#""error_after_store":"1""#, r#""delay_ms":-1"#];
         for bad in bad.iter().chain(&[r#""delay_ms":1.5"#, r#""delay":1"#, "1"]) {
             let body = format!("{{{bad}}}");
             assert!(injector.change(body.as_bytes()).is_err(), "{body}");

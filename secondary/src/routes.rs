@@ -200,8 +200,9 @@ impl Routes {
     }
 
     fn replicate(&self, body: &[u8]) -> Response {
-        let Ok(call) = read_object::<Replicate>(body) else {
-            return Response::error(400, EXPECTED_MSG);
+        let call = match read_object::<Replicate>(body) {
+            Ok(call) => call,
+            Err(why) => return Response::refused_because(400, EXPECTED_MSG, &why),
         };
         if let Some(refusal) = self.refuse(&call) {
             self.calls.add("refused");
@@ -296,9 +297,9 @@ impl Handler for Routes {
             (path, "GET" | "HEAD") if path == "/messages" || path.starts_with("/messages/") => {
                 follow::answer(request, reply, &self.replica, &self.followers);
             }
-            _ => {
+            (_, method) => {
                 let answer = self.answer(request, reply.stats());
-                reply.send(answer);
+                reply.send(if method == "OPTIONS" { answer.for_options() } else { answer });
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Lets the answer to a refused request arrive before its connection ends.
+//! Lets an answer arrive before its connection ends: the refusal of a request, and the end of a
+//! stream.
 //!
 //! A client that is still sending loses an answer when its connection ends at once. So what it sends
 //! is read on for a moment. No handler waits for that: refused clients take nobody's place.
@@ -50,19 +51,20 @@ impl Farewells {
 }
 
 impl Guard {
-    /// Sends an answer past tiny_http, and closes the connection when the answer has had the time to
+    /// Sends these last bytes past tiny_http, and closes the connection when they have had the time to
     /// arrive. `leftover` is done after that.
-    pub(super) fn refuse(
+    pub(super) fn part(
         &self,
         peer: SocketAddr,
-        answer: Vec<u8>,
+        bytes: Vec<u8>,
+        is_refusal: bool,
         leftover: impl FnOnce() + Send + 'static,
     ) {
         self.figures.refuse();
-        self.order(peer, true, move |guard, handle| {
+        self.order(peer, is_refusal, move |guard, handle| {
             if let Some(Handle { stream, .. }) = &handle {
                 // A peer that has gone, or does not read, is told nothing.
-                let _ = SockRef::from(stream).send_with_flags(&answer, libc::MSG_DONTWAIT);
+                let _ = SockRef::from(stream).send_with_flags(&bytes, libc::MSG_DONTWAIT);
                 let _ = stream.shutdown(Shutdown::Write);
             }
             let (begun, leftover) = (Instant::now(), Box::new(leftover));

@@ -1,9 +1,11 @@
 //! Where the body of a request ends.
 //!
-//! Whatever two readers could take for two different heads or lengths is refused: what one of them
-//! takes for the rest of a body, the other would take for the next request.
+//! Whatever two readers could take for two different lengths is refused: what one of them takes for
+//! the rest of a body, the other would take for the next request.
 
 use std::io::{self, ErrorKind, Read};
+
+use chunked_transfer::Decoder;
 
 use super::{Request, Response};
 
@@ -15,23 +17,25 @@ pub(super) const TOO_MANY_BODIES: &str = "Too many bodies are being received";
 pub(super) enum Framing {
     Length(usize),
     Chunked,
+    /// The same beside an offer to upgrade the connection, which is ignored: tiny_http hands out
+    /// the chunks as they are.
+    Raw,
 }
 
 impl Framing {
     /// Of this request, whose body may have `most` bytes.
     pub(super) fn of(request: &Request, most: usize) -> Result<Framing, Response> {
-        check_head(request)?;
+        check_coding(request)?;
         let ambiguous = |what| Response::refused(400, what);
         let mut codings = request.values("Transfer-Encoding");
         let mut lengths = request.values("Content-Length");
         match (codings.next(), lengths.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => Err(ambiguous("Content-Length and Transfer-Encoding together")),
-            // tiny_http hands out the chunks of an upgrade as they are.
-            (Some(_), None) if is_upgrade(request) => {
-                Err(ambiguous("Transfer-Encoding and an upgrade together"))
-            }
             (Some(coding), None) => match codings.next() {
+                None if coding.eq_ignore_ascii_case("chunked") && is_upgrade(request) => {
+                    Ok(Framing::Raw)
+                }
                 None if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
                 _ => Err(ambiguous("Transfer-Encoding must be chunked")),
             },
@@ -55,9 +59,14 @@ impl Framing {
         most: usize,
         may_take: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<u8>, Response> {
-        let expected = match self {
-            Framing::Length(length) => length,
-            Framing::Chunked => most + 1,
+        let mut decoder;
+        let (body, expected): (&mut dyn Read, usize) = match self {
+            Framing::Length(length) => (body, length),
+            Framing::Chunked => (body, most + 1),
+            Framing::Raw => {
+                decoder = Decoder::new(body);
+                (&mut decoder, most + 1)
+            }
         };
         let mut bytes = Vec::with_capacity(expected.min(64 * 1024));
         let read = Allowed { body, may_take }.take(expected as u64).read_to_end(&mut bytes);
@@ -65,7 +74,7 @@ impl Framing {
             (_, Err(error)) if error.kind() == ErrorKind::QuotaExceeded => {
                 Err(Response::busy(TOO_MANY_BODIES))
             }
-            (Framing::Chunked, _) if bytes.len() > most => Err(too_large(most)),
+            (Framing::Chunked | Framing::Raw, _) if bytes.len() > most => Err(too_large(most)),
             (Framing::Length(length), _) if bytes.len() < length => {
                 Err(Response::refused(400, "The body is shorter than its Content-Length"))
             }
@@ -92,22 +101,14 @@ impl Read for Allowed<'_> {
     }
 }
 
-/// Refuses characters that another reader of this head could take for the end of a line.
-fn check_head(request: &Request) -> Result<(), Response> {
-    let refused = |what: &str| Err(Response::refused(400, &format!("Bad characters in {what}")));
-    let is_token = |name: &str| !name.is_empty() && name.bytes().all(is_token_char);
-    let is_value = |value: &str| value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-    let is_target = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_token(&request.method) || ![&request.path, &request.query].into_iter().all(is_target) {
-        return refused("the request line");
+/// Refuses a body that would have to be decoded.
+fn check_coding(request: &Request) -> Result<(), Response> {
+    let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    if request.values("Content-Encoding").all(is_none) {
+        return Ok(());
     }
-    let is_field = |(name, value): &(String, String)| is_token(name) && is_value(value);
-    if request.headers.iter().all(is_field) { Ok(()) } else { refused("a header field") }
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    let refusal = Response::refused(415, "Content-Encoding must be identity");
+    Err(refusal.with_header("Accept-Encoding", "identity"))
 }
 
 fn too_large(most: usize) -> Response {
@@ -125,11 +126,7 @@ mod tests {
     fn framing(fields: &[(&str, &str)]) -> Result<Framing, u16> {
         let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
         let headers = fields.iter().map(own).collect();
-        framing_of(Request { headers, ..Request::default() })
-    }
-
-    fn framing_of(request: Request) -> Result<Framing, u16> {
-        let request = Request { method: "POST".into(), ..request };
+        let request = Request { headers, ..Request::default() };
         Framing::of(&request, 100).map_err(|refusal| refusal.status)
     }
 
@@ -153,24 +150,14 @@ mod tests {
         assert_eq!(framing(&[chunked]), Ok(Framing::Chunked));
         assert_eq!(framing(&[chunked, chunked]), Err(400));
         assert_eq!(framing(&[chunked, ("Content-Length", "5")]), Err(400));
-        assert_eq!(framing(&[chunked, ("Connection", "keep-alive, Upgrade")]), Err(400));
+        assert_eq!(framing(&[chunked, ("Connection", "keep-alive, Upgrade")]), Ok(Framing::Raw));
         assert_eq!(framing(&[("Transfer-Encoding", "gzip, chunked")]), Err(400));
     }
 
     #[test]
-    fn hidden_line_ends_and_odd_names_are_refused() {
-        assert_eq!(framing(&[("X-Y_1", "a\tb ~")]), Ok(Framing::Length(0)));
-        for bad in ["a\rb", "a\nb", "a\0b", "\x1b", "\x7f", "ö"] {
-            assert_eq!(framing(&[("X", bad)]), Err(400), "{bad:?}");
-        }
-        for bad in ["a\rb", "a\nb", "a\0b", "\t", "\x7f", "ö", " "] {
-            let (path, query) = (format!("/{bad}"), format!("a={bad}"));
-            assert_eq!(framing_of(Request { path, ..Request::default() }), Err(400), "{bad:?}");
-            assert_eq!(framing_of(Request { query, ..Request::default() }), Err(400), "{bad:?}");
-        }
-        for bad in ["", "a b", "a(b)", "a\x01", "\"a\""] {
-            assert_eq!(framing(&[(bad, "x")]), Err(400), "{bad:?}");
-        }
+    fn a_body_needs_no_decoding() {
+        assert_eq!(framing(&[("Content-Encoding", "Identity")]), Ok(Framing::Length(0)));
+        assert_eq!(framing(&[("content-encoding", "gzip")]), Err(415));
     }
 
     #[test]
@@ -194,5 +181,8 @@ mod tests {
         assert_eq!(read(Framing::Length(5), b"hell"), Err(400));
         assert_eq!(read(Framing::Chunked, b"hello"), Ok(b"hello".to_vec()));
         assert_eq!(read(Framing::Chunked, b"hello!"), Err(413));
+        assert_eq!(read(Framing::Raw, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"), Ok(b"hello".to_vec()));
+        assert_eq!(read(Framing::Raw, b"6\r\nhello!\r\n0\r\n\r\n"), Err(413));
+        assert_eq!(read(Framing::Raw, b"x\r\nhello\r\n"), Err(400));
     }
 }

@@ -25,6 +25,10 @@ use super::farewell::Farewells;
 use super::stats::Figures;
 use super::turns::{Seen, Turns};
 use crate::locked::locked;
+use crate::seldom::Seldom;
+
+/// Between two log lines about connections that speak another protocol.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The shortest time between two looks for connections that must be closed.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -71,6 +75,7 @@ pub(super) struct Guard {
     orders: (Sender<Order>, Receiver<Order>),
     pub(super) farewells: Farewells,
     closed: Mutex<HashMap<SocketAddr, Vec<Closed>>>,
+    foreign: Seldom,
 }
 
 /// A handle of our own to a connection, and tiny_http's descriptors of it.
@@ -99,6 +104,7 @@ impl Guard {
             orders: unbounded(),
             farewells: Farewells::new(),
             closed: Mutex::default(),
+            foreign: Seldom::new(LOG_INTERVAL),
         }
     }
 
@@ -145,12 +151,24 @@ impl Guard {
     fn close_overdue(&self, open: &Descriptors, begun: Instant) {
         let look =
             |held: &Vec<RawFd>| held.iter().find_map(|one| look_at(*one)).unwrap_or_default();
-        let seen = open.iter().map(|(peer, held)| (*peer, look(held))).collect();
+        let seen: HashMap<_, _> = open.iter().map(|(peer, held)| (*peer, look(held))).collect();
         let (most, limits) = (max_connections(), &self.figures.limits);
         let overdue = locked(&self.turns).overdue(&seen, begun, limits, most);
         for peer in overdue {
+            if seen[&peer].is_foreign {
+                self.note_foreign(peer);
+            }
             let handle = Handle::of(peer, &open[&peer]).ok().flatten();
             handle.into_iter().for_each(|handle| self.close(peer, Some(handle)));
+        }
+    }
+
+    fn note_foreign(&self, peer: SocketAddr) {
+        self.figures.change(|stats| stats.foreign += 1);
+        if let Some(count) = self.foreign.count() {
+            warn!(
+                "closed connections of TLS or HTTP/2, which it does not speak count={count} peer={peer}"
+            );
         }
     }
 
@@ -373,11 +391,27 @@ fn look_at(descriptor: RawFd) -> Option<Seen> {
     let known = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + 8;
     let has_bytes = usize::try_from(length).ok()? >= known;
     let was_sent = usize::try_from(length).ok()? < SEGMENTS_OUT || info.tcpi_data_segs_out > 0;
+    let is_silent = has_bytes && info.tcpi_bytes_received == 0;
     (answer == 0).then_some(Seen {
         read: has_bytes.then(|| info.tcpi_bytes_received.saturating_sub(unread)),
         is_ended: !OPEN.contains(&info.tcpi_state),
         unsent_for: (!was_sent).then(|| Duration::from_millis(info.tcpi_last_data_sent.into())),
+        is_foreign: is_silent && has_dropped(descriptor),
     })
+}
+
+/// Whether the system has dropped a segment of this connection.
+#[cfg(target_os = "linux")]
+fn has_dropped(descriptor: RawFd) -> bool {
+    let mut figures = [0_u32; 16];
+    let mut length = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one valid array; the kernel writes at most that
+    // many bytes.
+    let answer = unsafe {
+        let into = figures.as_mut_ptr().cast();
+        libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut length)
+    };
+    answer == 0 && figures[libc::SK_MEMINFO_DROPS as usize] > 0
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -11,9 +11,10 @@
 //! | `server.rs` | takes requests from tiny_http, reads and refuses them, stops in good order |
 //! | `crew.rs` | threads: reused when idle, hired when none is idle, bounded |
 //! | `turns.rs` | one request of a connection at a time, in order; what a connection may not do; who has gone |
-//! | `framing.rs` | where a line of a head and a body end; refuses what is ambiguous |
+//! | `head.rs`, `framing.rs` | the head in one form, and where the body ends; refuse what is ambiguous |
 //! | `reply.rs`, `response.rs` | the way to answer, bounded in time, and the bytes of an answer |
 //! | `farewell.rs` | lets the answer to a refused request arrive before its connection ends |
+//! | `foreign.rs` | keeps TLS and HTTP/2 away from tiny_http |
 //! | `stats.rs` | how many requests are in progress, and other figures |
 //! | `nudge.rs` | frees connections that tiny_http's pool left waiting |
 //! | `guard.rs` | finds and closes connections, which tiny_http cannot |
@@ -38,6 +39,8 @@
 //! | a request that is handled for more than half of the timeout | | its answer says `Connection: close` |
 //! | bytes of a request's head | [`MAX_HEAD_BYTES`], checked every [`TICK`], more seldom with many connections | closed |
 //! | a control character in the request line or a header field, a name that is no token | none | 400, and the connection is closed |
+//! | `Host` fields of a request; one of HTTP/1.0 may have none | one | the same |
+//! | a `Content-Encoding` other than `identity` | none | 415, and the connection is closed |
 //! | requests of one connection waiting behind the one in progress | [`MAX_PIPELINED`] | closed |
 //! | connections | a quarter of the process's descriptors, see [`max_connections`] | the longest idle are closed |
 //!
@@ -50,7 +53,8 @@
 //! # What cannot be cured from outside
 //!
 //! Two requests make tiny_http lose a thread, which sleeps, and two descriptors for good: a request
-//! line with `HTTP/2.0`, and an announced body of more than [`MAX_DISCARD_BYTES`]. Their connections
+//! line with `HTTP/2.0`, unless it is the whole one that a client of HTTP/2 begins with, and an
+//! announced body of more than [`MAX_DISCARD_BYTES`]. Their connections
 //! are closed and counted ([`Stats::stuck`]). A node goes on as long as it has descriptors. On a hostile
 //! network put a reverse proxy in front.
 //!
@@ -72,8 +76,11 @@
 
 mod crew;
 mod farewell;
+#[cfg(target_os = "linux")]
+mod foreign;
 mod framing;
 mod guard;
+mod head;
 mod listener;
 mod nudge;
 mod reply;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{Level, debug, log_enabled};
 
+use super::Request;
 use super::response::{Part, Response};
 use super::stats::{Figures, Stats};
 
@@ -19,10 +20,35 @@ pub(super) const TOO_MANY: &str = "Too many requests in progress";
 /// Answers with longer bodies may take as long as their clients like.
 const SHORT_BYTES: usize = 1024;
 
+/// The end of an answer in chunks.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What becomes of a connection at the end of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its next request begins.
+    Next,
+    /// It is closed at once.
+    Close,
+    /// It is closed when the peer has had the time to read what was sent.
+    Farewell,
+}
+
+impl End {
+    /// The end of a turn whose answer could not be sent. A connection that the peer has ended need
+    /// not be closed, and another one may come from the same port.
+    fn after(error: &io::Error) -> End {
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => End::Next,
+            _ => End::Close,
+        }
+    }
+}
+
 /// The connections of a server, as the answers to their requests need them.
 pub(super) trait Connections: Send + Sync {
-    /// Ends the turn of the request in progress, perhaps by closing the connection.
-    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool);
+    /// Ends the turn of the request in progress.
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, end: End);
 
     /// The answer to the request in progress is going to be sent, which may take long.
     fn begin_answer(&self, peer: SocketAddr);
@@ -34,14 +60,13 @@ pub(super) trait Connections: Send + Sync {
 /// The turn of the request in progress. Its end lets the connection's next request begin.
 pub(super) struct Turn {
     pub(super) peer: SocketAddr,
-    /// Whether the connection is closed at the end of the turn.
-    pub(super) close: bool,
+    pub(super) end: End,
     pub(super) of: Arc<dyn Connections>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        Arc::clone(&self.of).end_turn(self.peer, self.close);
+        Arc::clone(&self.of).end_turn(self.peer, self.end);
     }
 }
 
@@ -49,8 +74,12 @@ impl Drop for Turn {
 pub struct Reply {
     pub(super) turn: Turn,
     pub(super) figures: Arc<Figures>,
+    /// Method and path of the request, for the log; empty if nobody reads it there.
+    pub(super) asked: String,
     /// Whether the answer has no body.
     pub(super) head_only: bool,
+    /// Whether the client understands chunks.
+    pub(super) chunked: bool,
     /// What the answer says about the connection.
     pub(super) connection: Option<&'static str>,
     /// When the request had been read.
@@ -72,20 +101,21 @@ impl Reply {
         self.send(refusal);
     }
 
-    /// Begins an answer that ends when one of both sides closes the connection; `None` if the peer
-    /// wanted no more than its head, or has gone.
-    pub fn begin(mut self, response: Response) -> Option<Stream> {
-        if self.head_only {
-            self.connection = Some("close");
-            self.answer(&response);
-            return None;
-        }
+    /// Begins an answer that ends when one of both sides ends it, with this head; `None` if the peer
+    /// wanted no more than the head, or has gone.
+    pub fn begin(mut self, head: Response) -> Option<Stream> {
         let mut writer = self.writer.take()?;
-        self.turn.close = true;
         let mut paced = PacedWriter::new(&mut *writer, self.figures.limits.timeout);
-        let begun = response.write_to(&mut paced, Part::Beginning, Some("close"));
-        let stream = Stream { writer, reply: self };
-        begun.is_ok().then_some(stream)
+        let part = Part::Beginning { chunked: self.chunked };
+        let begun = head.write_to(&mut paced, part, Some("close"));
+        let written = paced.written;
+        self.log(head.status, written);
+        self.turn.end = match begun {
+            Ok(()) if self.head_only => End::Next,
+            Ok(()) => End::Farewell,
+            Err(error) => End::after(&error),
+        };
+        (self.turn.end == End::Farewell).then_some(Stream { writer, reply: self })
     }
 
     /// Figures of the server.
@@ -118,8 +148,14 @@ impl Reply {
         if let Err(error) = response.write_to(&mut paced, part, connection) {
             debug!("failed to answer peer={} error={error}", self.turn.peer);
             // What is left of this answer must not become the beginning of the next.
-            self.turn.close = !is_gone(&error);
+            self.turn.end = End::after(&error);
         }
+        let written = paced.written;
+        self.log(response.status, written);
+    }
+
+    fn log(&self, status: u16, bytes: u64) {
+        log_answer(&self.asked, status, bytes, self.since, self.turn.peer);
     }
 
     /// Whether the connection is open: it takes an interim answer, which a client passes over.
@@ -134,13 +170,30 @@ impl Reply {
     }
 }
 
+/// Method and path of a request, if the log shows requests.
+pub(super) fn asked(head: &Request) -> String {
+    match log_enabled!(Level::Debug) {
+        true => format!("method={} path={:?}", head.method, head.path),
+        false => String::new(),
+    }
+}
+
+/// Logs that a request was answered, with so many bytes. It had been read at the instant `since`.
+pub(super) fn log_answer(asked: &str, status: u16, bytes: u64, since: Instant, peer: SocketAddr) {
+    if !asked.is_empty() {
+        let ms = since.elapsed().as_millis();
+        debug!("answered {asked} status={status} bytes={bytes} duration_ms={ms} peer={peer}");
+    }
+}
+
 impl Drop for Reply {
     fn drop(&mut self) {
         self.answer(&Response::error(500, "Internal error: the request was not answered"));
     }
 }
 
-/// An answer that has begun and has no end of its own. Dropping it closes the connection.
+/// An answer that has begun and has no end of its own. Dropping it ends the answer and closes the
+/// connection.
 pub struct Stream {
     // Dropped first: the connection's next answer waits for it.
     writer: Box<dyn Write + Send>,
@@ -148,15 +201,29 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Sends some more.
+    /// Sends some more, which arrives as one chunk.
     ///
     /// # Errors
     /// When the peer has gone, or has not taken enough in time.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.reply.chunked {
+            // An empty chunk would be the last one.
+            true if bytes.is_empty() => Ok(()),
+            true => {
+                let size = format!("{:x}\r\n", bytes.len());
+                self.write(&[size.as_bytes(), bytes, b"\r\n"].concat())
+            }
+            false => self.write(bytes),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut paced = PacedWriter::new(&mut *self.writer, self.reply.figures.limits.timeout);
-        let sent = paced.write_all(bytes).and_then(|()| paced.flush());
-        self.reply.turn.close = !sent.as_ref().is_err_and(is_gone);
-        sent
+        let written = paced.write_all(bytes).and_then(|()| paced.flush());
+        if let Err(error) = &written {
+            self.reply.turn.end = End::after(error);
+        }
+        written
     }
 
     /// Whether the server is going to stop: nothing should be sent any more.
@@ -165,10 +232,13 @@ impl Stream {
     }
 }
 
-/// Whether the peer has ended the connection. It need not be closed then, and another one may come
-/// from the same port.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.reply.chunked && self.reply.turn.end == End::Farewell {
+            // A peer that has gone needs no end.
+            let _ = self.write(LAST_CHUNK);
+        }
+    }
 }
 
 /// Writes for as long as the peer takes enough. The socket's own timeout ends a single write that

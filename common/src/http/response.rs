@@ -22,8 +22,8 @@ pub(super) enum Part {
     Whole,
     /// The head; it names the length of the body.
     Head,
-    /// The head and the beginning of a body that ends with the connection.
-    Beginning,
+    /// The head of an answer without a length: its body comes in chunks, or ends with the connection.
+    Beginning { chunked: bool },
 }
 
 /// An answer to a request.
@@ -65,6 +65,12 @@ impl Response {
         Response::json(status, &serde_json::json!({ "error": message, "stored": false }))
     }
 
+    /// The same, with what is wrong in detail.
+    pub fn refused_because(status: u16, message: &str, detail: &str) -> Response {
+        let body = serde_json::json!({ "error": message, "detail": detail, "stored": false });
+        Response::json(status, &body)
+    }
+
     /// The refusal 503 when too much is going on: the request may be made again soon.
     pub fn busy(why: &str) -> Response {
         Response::refused(503, why).with_header("Retry-After", "1")
@@ -81,9 +87,20 @@ impl Response {
         Response::error(404, "Not found")
     }
 
-    /// The answer to a method that the path does not have; `allow` lists the methods it has.
-    pub fn method_not_allowed(allow: &'static str) -> Response {
-        Response::error(405, "Method not allowed").with_header("Allow", allow)
+    /// The answer to a method that the path does not have; `allow` lists the methods it has, but for
+    /// OPTIONS, which each path has.
+    pub fn method_not_allowed(allow: &str) -> Response {
+        Response::error(405, "Method not allowed").with_header("Allow", format!("{allow}, OPTIONS"))
+    }
+
+    /// The answer 204 to OPTIONS, made of the answer to a method that the path does not have.
+    #[must_use]
+    pub fn for_options(mut self) -> Response {
+        if self.status == 405 {
+            self.headers.retain(|(name, _)| *name != "Content-Type");
+            (self.status, self.body) = (204, Vec::new());
+        }
+        self
     }
 
     /// The same answer with one header field more. Control characters of the value are left out: no
@@ -118,7 +135,7 @@ impl Response {
         self.body.iter().flat_map(|chunk| chunk.bytes()).copied().collect()
     }
 
-    /// Writes status line, head and, as far as it is wanted, the body.
+    /// Writes status line, head and, if it is wanted, the body.
     pub(super) fn write_to(
         &self,
         out: &mut dyn Write,
@@ -126,10 +143,9 @@ impl Response {
         connection: Option<&str>,
     ) -> io::Result<()> {
         let length = self.body_len();
-        let short = part == Part::Head || length <= ONE_WRITE_BYTES;
-        let told = (part != Part::Beginning).then_some(length);
-        let mut message = self.head(told, connection, if short { length } else { 0 }).into_bytes();
-        let mut body = self.body.iter().map(Chunk::bytes).filter(|_| part != Part::Head);
+        let short = part != Part::Whole || length <= ONE_WRITE_BYTES;
+        let mut message = self.head(part, connection, if short { length } else { 0 }).into_bytes();
+        let mut body = self.body.iter().map(Chunk::bytes).filter(|_| part == Part::Whole);
         if short {
             body.for_each(|bytes| message.extend_from_slice(bytes));
             out.write_all(&message)?;
@@ -141,14 +157,19 @@ impl Response {
     }
 
     /// The head, and room for as many bytes more.
-    fn head(&self, length: Option<usize>, connection: Option<&str>, room: usize) -> String {
+    fn head(&self, part: Part, connection: Option<&str>, room: usize) -> String {
         let mut head = String::with_capacity(400 + room);
         let date = httpdate::HttpDate::from(SystemTime::now());
         let status = format!("{} {}", self.status, reason(self.status));
         head.extend(["HTTP/1.1 ", &status, "\r\nServer: replicated-log\r\n"]);
         write!(head, "Date: {date}\r\n").expect("writing to a string cannot fail");
-        if let Some(length) = length {
-            head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
+        match part {
+            Part::Beginning { chunked: true } => head.push_str("Transfer-Encoding: chunked\r\n"),
+            // RFC 9110, 8.6: an answer 204 has no length.
+            Part::Whole | Part::Head if self.status != 204 => {
+                head.extend(["Content-Length: ", &self.body_len().to_string(), "\r\n"]);
+            }
+            _ => {}
         }
         // Nothing is what a browser may guess, and nothing is for pages of another origin.
         head.push_str("X-Content-Type-Options: nosniff\r\n");
@@ -171,6 +192,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
+        204 => "No Content",
         307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -179,6 +201,7 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         409 => "Conflict",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         421 => "Misdirected Request",
         422 => "Unprocessable Content",
         500 => "Internal Server Error",
@@ -228,10 +251,21 @@ mod tests {
 
     #[test]
     fn an_answer_without_end_names_no_length() {
-        let response = Response::text(200, "text/event-stream", "data: 1\n\n");
-        let text = text(&response, Part::Beginning, Some("close"));
-        assert!(!text.contains("Content-Length"), "{text}");
-        assert!(text.ends_with("Connection: close\r\n\r\ndata: 1\n\n"), "{text}");
+        let response = Response::text(200, "text/event-stream", "");
+        for chunked in [true, false] {
+            let text = text(&response, Part::Beginning { chunked }, Some("close"));
+            assert!(!text.contains("Content-Length"), "{text}");
+            assert_eq!(text.contains("\r\nTransfer-Encoding: chunked\r\n"), chunked, "{text}");
+            assert!(text.ends_with("Connection: close\r\n\r\n"), "{text}");
+        }
+        let options = Response::method_not_allowed("GET").for_options();
+        let text = text(&options, Part::Whole, None);
+        assert!(text.starts_with("HTTP/1.1 204 No Content\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nAllow: GET, OPTIONS\r\n") && text.ends_with("\r\n\r\n"),
+            "{text}"
+        );
+        assert!(!text.contains("Content-Length") && !text.contains("Content-Type:"), "{text}");
     }
 
     #[test]

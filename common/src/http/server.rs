@@ -18,11 +18,11 @@ use super::framing::{Framing, TOO_MANY_BODIES};
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
-use super::reply::{Connections, Reply, TOO_MANY, Turn};
+use super::reply::{Connections, End, Reply, TOO_MANY, Turn, asked, log_answer};
 use super::response::Part;
 use super::stats::{Figures, Held, Stats};
 use super::turns::{Arrival, Phase, Transfer};
-use super::{Handler, Limits, Request, Response, Room};
+use super::{Handler, Limits, Request, Response, Room, head};
 use crate::locked::locked;
 use crate::vital;
 
@@ -108,6 +108,9 @@ impl Server {
         SockRef::from(&listener).set_read_timeout(Some(limits.idle_timeout()))?;
         SockRef::from(&listener).set_write_timeout(Some(limits.timeout))?;
         SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        #[cfg(target_os = "linux")]
+        super::foreign::keep_away(&listener)
+            .unwrap_or_else(|error| warn!("failed to keep TLS and HTTP/2 away error={error}"));
         let figures = Arc::new(Figures::new(limits));
         let core = Arc::new(Core {
             handler: Box::new(handler),
@@ -198,14 +201,20 @@ impl Core {
 }
 
 impl Connections for Core {
-    fn end_turn(self: Arc<Self>, peer: SocketAddr, close: bool) {
-        if close {
-            let core = Arc::clone(&self);
-            return self.guard.close_soon(peer, move || core.end_turn(peer, false));
-        }
-        let next = locked(&self.guard.turns).end(peer);
-        if let Some(next) = next {
-            submit(&self, Job::Handle(next));
+    fn end_turn(self: Arc<Self>, peer: SocketAddr, end: End) {
+        let core = Arc::clone(&self);
+        match end {
+            End::Close => self.guard.close_soon(peer, move || core.end_turn(peer, End::Next)),
+            End::Farewell => {
+                locked(&self.guard.turns).enter(peer, Phase::Refusing);
+                self.guard.part(peer, Vec::new(), false, move || core.end_turn(peer, End::Next));
+            }
+            End::Next => {
+                let next = locked(&self.guard.turns).end(peer);
+                if let Some(next) = next {
+                    submit(&self, Job::Handle(next));
+                }
+            }
         }
     }
 
@@ -318,11 +327,13 @@ impl Core {
     fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
         let Some(peer) = request.remote_addr().copied() else { return };
         let of: Arc<dyn Connections> = Arc::<Core>::clone(self);
-        let turn = Turn { peer, close: false, of };
+        let turn = Turn { peer, end: End::Next, of };
         let (_in_progress, number) = self.figures.begin();
         let mut read = head_of(&request);
         read.room = self.figures.limits.room(number);
-        let framing = match Framing::of(&read, self.figures.limits.max_body_bytes) {
+        let checked = head::check(&read, is_old(&request));
+        let most = self.figures.limits.max_body_bytes;
+        let framing = match checked.and_then(|()| Framing::of(&read, most)) {
             Ok(framing) => framing,
             Err(refusal) => {
                 self.figures.count(&refusal);
@@ -402,19 +413,21 @@ impl Core {
     }
 
     fn reply_to(&self, request: tiny_http::Request, read: &Request, turn: Turn) -> Reply {
-        let asked = read.header("Connection").unwrap_or("").to_ascii_lowercase();
-        let old = *request.http_version() <= (1, 0);
+        let wishes = read.header("Connection").unwrap_or("").to_ascii_lowercase();
+        let old = is_old(&request);
         // As tiny_http decides whether to read on, so that the peer learns the same.
-        let connection = match asked {
-            asked if asked.contains("close") || asked.contains("upgrade") => Some("close"),
-            asked if old && asked.contains("keep-alive") => Some("keep-alive"),
+        let connection = match wishes {
+            wishes if wishes.contains("close") || wishes.contains("upgrade") => Some("close"),
+            wishes if old && wishes.contains("keep-alive") => Some("keep-alive"),
             _ if old => Some("close"),
             _ => None,
         };
         Reply {
             turn,
             figures: Arc::clone(&self.figures),
+            asked: asked(read),
             head_only: read.method == "HEAD",
+            chunked: !old,
             connection,
             since: Instant::now(),
             writer: Some(request.into_writer()),
@@ -428,7 +441,8 @@ impl Core {
         locked(&self.guard.turns).enter(peer, Phase::Refusing);
         let part = if read.method == "HEAD" { Part::Head } else { Part::Whole };
         answer.write_to(&mut bytes, part, Some("close")).expect("memory takes every byte");
-        self.guard.refuse(peer, bytes, move || {
+        log_answer(&asked(read), answer.status, bytes.len() as u64, Instant::now(), peer);
+        self.guard.part(peer, bytes, true, move || {
             dispose(request);
             drop(turn);
         });
@@ -437,15 +451,14 @@ impl Core {
 
 /// Copies the head of a request out of tiny_http.
 fn head_of(request: &tiny_http::Request) -> Request {
-    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
     let fields = request.headers().iter();
-    Request {
-        method: request.method().to_string(),
-        path: path.to_string(),
-        query: query.to_string(),
-        headers: fields.map(|h| (h.field.to_string(), h.value.to_string())).collect(),
-        ..Request::default()
-    }
+    let headers = fields.map(|h| (h.field.to_string(), h.value.to_string())).collect();
+    head::read(request.method().to_string(), request.url(), headers)
+}
+
+/// Whether the client speaks HTTP/1.0: it understands no chunks, and need not say a host.
+fn is_old(request: &tiny_http::Request) -> bool {
+    *request.http_version() <= (1, 0)
 }
 
 /// Whether nothing is left to be read of this request.

@@ -17,6 +17,8 @@ pub struct Stats {
     pub max_in_flight: usize,
     /// Connections that tiny_http lost for good.
     pub stuck: usize,
+    /// Connections of TLS or HTTP/2 that were closed.
+    pub foreign: u64,
     /// Requests that were refused and whose connections are being closed.
     pub refusing: usize,
     /// Requests that were refused because too many were in progress, or the server was stopping.

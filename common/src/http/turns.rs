@@ -79,6 +79,8 @@ pub(super) struct Seen {
     pub(super) is_ended: bool,
     /// The time since it was made, if nothing has been sent to its client.
     pub(super) unsent_for: Option<Duration>,
+    /// Something was dropped of it, and nothing has arrived.
+    pub(super) is_foreign: bool,
 }
 
 /// What becomes of a body or an answer that takes time.
@@ -251,7 +253,7 @@ impl<T> Turns<T> {
         let (mut overdue, mut idle) = (Vec::new(), Vec::new());
         for (peer, seen) in open {
             let line = self.line(*peer);
-            if line.is_overdue(seen.read, begun, limits) {
+            if line.is_overdue(seen.read, begun, limits) || seen.is_foreign {
                 overdue.push(*peer);
             } else if line.phase.is_between() {
                 idle.push((line.since, *peer));

@@ -153,6 +153,7 @@ impl Seen {
                 let body = Chunk::Owned(request.body.clone());
                 Some(Response::chunks(200, vec![body]))
             }
+            "/stream" => return self.stream(reply),
             path => Some(Response::json(200, &path)),
         };
         self.calls.lock().unwrap().inside -= 1;
@@ -160,6 +161,16 @@ impl Seen {
         if let Some(response) = response {
             reply.send(response);
         }
+    }
+
+    /// Three pieces, of which one is empty.
+    fn stream(&self, reply: Reply) {
+        if let Some(mut stream) = reply.begin(Response::text(200, "text/plain", "")) {
+            for piece in ["one", "", "two"] {
+                stream.send(piece.as_bytes()).unwrap();
+            }
+        }
+        self.calls.lock().unwrap().inside -= 1;
     }
 
     /// Until the client has gone, or all are released.

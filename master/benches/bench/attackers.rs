@@ -104,7 +104,7 @@ pub fn all() -> Vec<Attack> {
     let mebibyte = post("/messages", &format!("{{\"msg\":\"{}\"}}", "x".repeat((1 << 20) - 10)));
     let nested = format!("{{\"msg\":\"x\",\"w\":[{}[]]}}", "[],".repeat(349_000));
     let unreadable = "POST /replicate HTTP/1.1\r\nHost: bench\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n";
-    let wrong = |field: &str| format!("GET /messages/1 HTTP/1.1\r\n{field}\r\n\r\n");
+    let wrong = |field: &str| format!("GET /messages/1 HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
     let (two, gone) = (append(",\"w\":2"), Done::Gone(MS * 100));
     let mut all = vec![
         attack("open and silent", 5000, ""),

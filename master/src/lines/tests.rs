@@ -482,7 +482,7 @@ fn an_answer_is_understood_or_named() {
     assert_eq!(failed(200, "<html>"), "answered 200 without JSON: <html>");
     assert_eq!(failed(200, "{}"), "answered 200 without an ack: {}");
     assert_eq!(failed(409, "{}"), "answered 409: {}");
-    assert_eq!(failed(500, "oh\n"), "answered 500: oh\\n");
+    assert_eq!(failed(500, "{\"a\":\n\"b\"}\n"), "answered 500: {\"a\": \"b\"}");
 }
 
 #[test]

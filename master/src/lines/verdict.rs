@@ -51,7 +51,7 @@ impl Verdict {
     }
 }
 
-/// The beginning of a body that was not understood, fit for a log line and an answer.
+/// The beginning of a body that was not understood, in one line.
 fn beginning(body: &[u8]) -> String {
-    String::from_utf8_lossy(&body[..body.len().min(80)]).escape_debug().to_string()
+    String::from_utf8_lossy(&body[..body.len().min(80)]).trim().replace(char::is_control, " ")
 }

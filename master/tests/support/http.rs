@@ -151,7 +151,10 @@ impl Connection {
             (start, status.ok_or_else(bad)?, self.read_headers()?)
         };
         let mut answer = Answer { status, headers, body: Vec::new(), took: Duration::ZERO };
-        let length = answer.header("Content-Length").and_then(|length| length.parse().ok());
+        let length = match status {
+            204 => Some(0),
+            _ => answer.header("Content-Length").and_then(|length| length.parse().ok()),
+        };
         let length: usize = length.ok_or_else(|| io::Error::other("no Content-Length"))?;
         if !head_only {
             answer.body = vec![0; length];
