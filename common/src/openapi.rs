@@ -38,13 +38,18 @@ fn join(own: &mut Value, shared: Value) {
 const OPEN: [&str; 5] = ["/", "/health", "/ready", "/metrics", "/openapi.json"];
 
 /// Describes the refusals of [`access`](crate::access): of a name on every path, of pages of another
-/// origin where something is changed, and of who shows no token.
+/// origin where something is changed, and of who shows no token. An open path overrides the scheme
+/// that the whole document names.
 fn add_refusals(whole: &mut Value) {
     let Some(paths) = whole["paths"].as_object_mut() else { return };
     for (path, operations) in paths {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            let is_open = OPEN.contains(&path.as_str());
+            if is_open {
+                operation["security"] = json!([]);
+            }
             let refusals = [
-                ("401", "NoToken", !OPEN.contains(&path.as_str())),
+                ("401", "NoToken", !is_open),
                 ("403", "OtherOrigin", method != "get"),
                 ("421", "OtherHost", true),
             ];
@@ -120,6 +125,9 @@ mod tests {
         assert_eq!(statuses("/messages", "get"), ["401", "421"]);
         assert_eq!(statuses("/", "get"), ["421"]);
         assert_eq!(statuses("/ready", "head"), ["421"]);
+        let security = |path: &str, method: &str| whole["paths"][path][method].get("security");
+        assert_eq!(security("/ready", "head"), Some(&json!([])));
+        assert_eq!((security("/own", "put"), &whole["security"][0]), (None, &json!({})));
     }
 
     #[test]
