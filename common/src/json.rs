@@ -28,8 +28,7 @@ pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| explain(body, &error))
 }
 
-/// Why this body could not be read; `problem` is known to the reader of JSON, which has not looked
-/// at how the text is encoded.
+/// Why this body could not be read, in words. `problem` is the parser's, which knows no encodings.
 fn explain(body: &[u8], problem: &dyn fmt::Display) -> String {
     let problem = match (body, std::str::from_utf8(body)) {
         ([], _) => "the body is empty".into(),
@@ -43,8 +42,20 @@ fn explain(body: &[u8], problem: &dyn fmt::Display) -> String {
     problem.chars().take(MAX_EXPLANATION).collect()
 }
 
-/// Reads an array of at most so many elements, that may be absent or `null`. Short elements take many
-/// times the bytes in memory that they take in a body.
+/// Reads a field that may be absent, but not `null`.
+///
+/// # Errors
+/// When the field is not of this kind.
+pub fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads an array of at most so many elements, that may be absent, but not `null`. Short elements
+/// take many times the bytes in memory that they take in a body.
 ///
 /// # Errors
 /// When the field is not of this kind.
@@ -55,14 +66,11 @@ where
 {
     struct AtMost<const MOST: usize, T>(PhantomData<T>);
     impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<MOST, T> {
-        type Value = Option<Vec<T>>;
+        type Value = Vec<T>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "an array of at most {MOST} elements")
         }
-        fn visit_unit<E>(self) -> Result<Option<Vec<T>>, E> {
-            Ok(None)
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Option<Vec<T>>, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
             let mut elements = Vec::new();
             while let Some(element) = array.next_element()? {
                 elements.push(element);
@@ -70,10 +78,10 @@ where
                     return Err(A::Error::invalid_length(elements.len(), &self));
                 }
             }
-            Ok(Some(elements))
+            Ok(elements)
         }
     }
-    deserializer.deserialize_any(AtMost::<MOST, T>(PhantomData))
+    deserializer.deserialize_seq(AtMost::<MOST, T>(PhantomData)).map(Some)
 }
 
 /// The longest word that is kept, in bytes.
@@ -190,6 +198,8 @@ mod tests {
     #[derive(Debug, PartialEq, Deserialize)]
     struct Text {
         msg: String,
+        #[serde(default, deserialize_with = "scalar")]
+        w: Option<Value>,
         #[serde(default, deserialize_with = "at_most::<2, _, _>")]
         entries: Option<Vec<u64>>,
     }
@@ -200,8 +210,8 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_and_null_are_passed_over() {
-        let read = read_object(b"\xef\xbb\xbf {\"msg\":\"a\",\"entries\":null}");
-        assert_eq!(read, Ok(Text { msg: "a".into(), entries: None }));
+        let read = read_object(b"\xef\xbb\xbf {\"msg\":\"a\",\"w\":null}");
+        assert_eq!(read, Ok(Text { msg: "a".into(), w: None, entries: None }));
     }
 
     #[test]

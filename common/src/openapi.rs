@@ -38,7 +38,7 @@ fn join(own: &mut Value, shared: Value) {
 const OPEN: [&str; 5] = ["/", "/health", "/ready", "/metrics", "/openapi.json"];
 
 /// Describes the refusals of [`access`](crate::access): of a name on every path, of pages of another
-/// origin where something is changed, and of who shows no token. An open path overrides the scheme
+/// origin and of encoded bodies where something is changed, and of who shows no token. An open path overrides the scheme
 /// that the whole document names.
 fn add_refusals(whole: &mut Value) {
     let Some(paths) = whole["paths"].as_object_mut() else { return };
@@ -51,6 +51,7 @@ fn add_refusals(whole: &mut Value) {
             let refusals = [
                 ("401", "NoToken", !is_open),
                 ("403", "OtherOrigin", method != "get"),
+                ("415", "OtherCoding", method != "get"),
                 ("421", "OtherHost", true),
             ];
             for (status, name, _) in refusals.into_iter().filter(|(.., is_possible)| *is_possible) {
@@ -117,11 +118,11 @@ mod tests {
         let page = json!({ "operationId": "page", "summary": "The page", "responses": {} });
         let whole = described(json!({ "paths": { "/own": { "put": {} }, "/": { "get": page } } }));
         let statuses = |path: &str, method: &str| {
-            let refused = ["401", "403", "421"].into_iter();
+            let refused = ["401", "403", "415", "421"].into_iter();
             let responses = &whole["paths"][path][method]["responses"];
             refused.filter(|status| responses.get(status).is_some()).collect::<Vec<_>>()
         };
-        assert_eq!(statuses("/own", "put"), ["401", "403", "421"]);
+        assert_eq!(statuses("/own", "put"), ["401", "403", "415", "421"]);
         assert_eq!(statuses("/messages", "get"), ["401", "421"]);
         assert_eq!(statuses("/", "get"), ["421"]);
         assert_eq!(statuses("/ready", "head"), ["421"]);
