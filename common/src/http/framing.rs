@@ -104,10 +104,11 @@ impl Read for Allowed<'_> {
 /// Refuses a body that would have to be decoded.
 fn check_coding(request: &Request) -> Result<(), Response> {
     let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
-    if request.values("Content-Encoding").all(is_none) {
+    let Some(coding) = request.values("Content-Encoding").find(|coding| !is_none(coding)) else {
         return Ok(());
-    }
-    let refusal = Response::refused(415, "Content-Encoding must be identity");
+    };
+    let (error, detail) = ("Content-Encoding must be identity", format!("It is {coding}"));
+    let refusal = Response::refused_because(415, error, &detail);
     Err(refusal.with_header("Accept-Encoding", "identity"))
 }
 

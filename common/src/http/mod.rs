@@ -30,7 +30,7 @@
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [brief](Handler::is_brief) ones |
-//! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise a body gets 503 |
+//! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a quarter of a second; otherwise a body gets 503 |
 //! | bytes of all such bodies that are being received | [`MAX_BODIES`] of the greatest length | the same |
 //! | body of a request | [`Limits::max_body_bytes`] | 413; what the client still sends is thrown away for up to a second or 16 MiB, then the connection is closed |
 //! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |

@@ -202,20 +202,17 @@ impl Core {
 
 impl Connections for Core {
     fn end_turn(self: Arc<Self>, peer: SocketAddr, end: End) {
-        let core = Arc::clone(&self);
-        match end {
-            End::Close => self.guard.close_soon(peer, move || core.end_turn(peer, End::Next)),
-            End::Farewell => {
-                locked(&self.guard.turns).enter(peer, Phase::Refusing);
-                self.guard.part(peer, Vec::new(), false, move || core.end_turn(peer, End::Next));
-            }
-            End::Next => {
-                let next = locked(&self.guard.turns).end(peer);
-                if let Some(next) = next {
-                    submit(&self, Job::Handle(next));
-                }
-            }
+        if end == End::Next {
+            let next = locked(&self.guard.turns).end(peer);
+            return next.into_iter().for_each(|next| submit(&self, Job::Handle(next)));
         }
+        let core = Arc::clone(&self);
+        let then = move || core.end_turn(peer, End::Next);
+        if end == End::Close {
+            return self.guard.close_soon(peer, then);
+        }
+        locked(&self.guard.turns).enter(peer, Phase::Refusing);
+        self.guard.part(peer, Vec::new(), false, then);
     }
 
     fn begin_answer(&self, peer: SocketAddr) {
