@@ -21,10 +21,17 @@ pub(super) fn read(
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = match path {
         "" => "/".into(),
-        path if path.contains('%') => percent_decode_str(path).decode_utf8_lossy().into_owned(),
+        path if path.contains('%') => decode(path),
         path => path.into(),
     };
     Request { method, path, query: query.into(), headers, ..Request::default() }
+}
+
+/// The path that this one stands for; the same, if that could be taken for more than a path.
+fn decode(path: &str) -> String {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
+    if decoded.bytes().all(is_plain) { decoded.into_owned() } else { path.into() }
 }
 
 /// The host, and the path with the query, of a target that begins with `http://`.
@@ -81,7 +88,9 @@ mod tests {
             ("HTTP://b", "/", "", "b"),
             ("http://b?x", "/", "x", "b"),
             ("/%6dessages?%31", "/messages", "%31", "a"),
-            ("/messages/%31%zz%", "/messages/1%zz%", "", "a"),
+            ("/messages/%31%zz", "/messages/%31%zz", "", "a"),
+            ("/messages%3Ffrom=1", "/messages%3Ffrom=1", "", "a"),
+            ("/%0d%0a%00%ff", "/%0d%0a%00%ff", "", "a"),
         ];
         for (target, path, query, host) in script {
             let read = head(target, &[("host", "a")]);
@@ -105,7 +114,7 @@ mod tests {
         for bad in ["a\rb", "a\nb", "a\0b", "\x1b", "\x7f", "ö"] {
             assert!(!is_taken(&head("/", &[("X", bad)])), "{bad:?}");
         }
-        for bad in ["a\rb", "a\nb", "a\0b", "\t", "\x7f", "ö", " ", "%0d", "%0A", "%20", "%ff"] {
+        for bad in ["a\rb", "a\nb", "a\0b", "\t", "\x7f", "ö", " "] {
             assert!(!is_taken(&head(&format!("/{bad}"), &[])), "{bad:?}");
         }
         for bad in ["a\rb", "a\nb", "a\0b", "\t", "\x7f", "ö", " "] {
