@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 
 from selenium import webdriver
@@ -30,7 +31,7 @@ class Node:
             sys.exit(f"{binary} is not ready")
         self.url = f"http://127.0.0.1:{self.port}"
         # Its log lines are not looked at, but it must not wait for a reader of them.
-        os.set_blocking(self.process.stdout.fileno(), False)
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def signal(self, number):
         self.process.send_signal(number)
