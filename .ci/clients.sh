@@ -88,7 +88,7 @@ start_client() {
     case $1 in
         sh) command=(bash "$work/client.sh") ;;
         python) command=("$python" "$work/client.python") ;;
-        js) command=("$python" .ci/page.py "$proxy" "$work/client.js") ;;
+        js) ln -f "$work/client.js" "$work/client.mjs"; command=(node "$work/client.mjs") ;;
         rust) command=("$rust_client" "$proxy") ;;
     esac
     : >"$2"
