@@ -2,8 +2,8 @@
 # The descriptions at /openapi.json against live nodes: schema.sh MASTER SECONDARY VENV_DIR
 #
 # MASTER and SECONDARY are the binaries, VENV_DIR a Python environment with .ci/requirements.txt.
-# schemathesis makes requests of what is described, right and wrong ones, and looks whether every
-# answer is described too. The same SEED makes the same requests.
+# redocly looks at their form. schemathesis makes requests of what is described, right and wrong
+# ones, and looks whether every answer is described too. The same SEED makes the same requests.
 set -euo pipefail
 master_bin=$(realpath "$1") secondary_bin=$(realpath "$2") venv=$(realpath "$3")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,6 +17,7 @@ unset SECONDARIES HOST PORT NODE_NAME DATA_DIR
 
 main() {
     check_well
+    check_style
     check_at_limits
     check_seen
     echo "The descriptions are right, after $SECONDS s."
@@ -36,6 +37,13 @@ check_well() {
     start alone "$secondary_bin" --chaos 1 --accept-original 1 "${followers[@]}"
     append replicate
     check alone "$address"
+}
+
+# By the rules that redocly recommends; what it warns of is no error.
+check_style() {
+    REDOCLY_TELEMETRY=off npx --yes @redocly/cli@2.77.0 lint --format=stylish \
+        "$work/master.json" "$work/secondary1.json" >"$work/report" 2>&1 ||
+        { cat "$work/report"; fail "redocly finds errors"; }
 }
 
 # append PATH: an entry that there is from the beginning.
