@@ -17,46 +17,17 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from live import Node
-from table_clients import Aiohttp, Curl, Generated, Httpie, Httpx, Requests, Sse, Standard, Wget
+from table_clients import ROWS, TIMEOUT, expect, until
 
-HERE = Path(__file__).parent
-SOON, LONG, MOST = 1, 15, 170  # seconds: from a POST to its event, to start something, for all of it
+SOON, MOST = 1, 170  # seconds: from a POST to its event, for all of it
 FLOOD = 1000  # connections
 BETWEEN = 5  # threads or descriptors that come and go
 IDLE = 75  # seconds; with the default settings, whoever is silent is gone by then
-NGINX = """daemon off; master_process off; pid {work}/pid; error_log {work}/log; events {{}}
-http {{ access_log off; client_body_temp_path {work}/0; proxy_temp_path {work}/1; fastcgi_temp_path {work}/2;
-uwsgi_temp_path {work}/3; scgi_temp_path {work}/4; upstream node {{ server {node}; keepalive 4; }}
-server {{ listen 127.0.0.1:{port}; location / {{ OPTIONS }} }} }}"""
-NGINX_1_1 = 'proxy_pass http://node; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
-HAPROXY = """defaults
- mode http
- timeout connect 5s
- timeout client 60s
- timeout server 60s
-listen all
- bind 127.0.0.1:{port}
- server node {node}
-"""
 numbers = itertools.count(1)
-
-
-def expect(is_so, seen):
-    if not is_so:
-        raise AssertionError(seen)
-
-
-def until(seconds, is_so, otherwise):
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        expect(time.monotonic() < deadline, f"{otherwise} within {seconds:.0f} s")
-        time.sleep(0.05)
 
 
 def message(**more):
@@ -127,7 +98,7 @@ def follow(client):
         begin = time.monotonic()
         if number == 0:
             aside(heard, lambda: listen(client.follow(f"/messages/stream?from={seq}"), heard))
-        told = take(heard, SOON if number else LONG)
+        told = take(heard, SOON if number else TIMEOUT)
         expect(told == {"seq": seq, "msg": msg}, told)
         delays.append(time.monotonic() - begin)
         time.sleep(0.2)
@@ -148,10 +119,10 @@ def poll(client):
         # The node finds out when it writes.
         client.master.call("POST", "/messages", {"msg": "anybody?"})
         return "replog_followers 0.0" in client.master.read("/metrics")
-    until(LONG, follower_has_gone, "somebody still follows")
+    until(TIMEOUT, follower_has_gone, "somebody still follows")
     seq, answers = client.master.call("GET", "/health")["last_seq"] + 1, queue.Queue()
     aside(answers, lambda: answers.put(client.call("GET", f"/messages?from={seq}&wait=14000")))
-    until(LONG, lambda: "replog_followers 1.0" in client.master.read("/metrics"), "nobody waits")
+    until(TIMEOUT, lambda: "replog_followers 1.0" in client.master.read("/metrics"), "nobody waits")
     client.master.call("POST", "/messages", {"msg": "polled for"})
     begin = time.monotonic()
     told = answered(200, take(answers, SOON)).json()
@@ -213,43 +184,6 @@ def milliseconds(seconds):
     return f"{seconds * 1000:.0f}ms"
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def passing(stack, url, command, settings=""):
-    """The URL of a program that passes requests on."""
-    work, port = Path(stack.enter_context(tempfile.TemporaryDirectory())), free_port()
-    names = {"work": work, "port": port, "url": url, "node": url.removeprefix("http://"), "here": HERE}
-    (work / "settings").write_text(settings.format(**names))
-    process = stack.enter_context(subprocess.Popen([part.format(**names) for part in command.split()]))
-    stack.callback(process.terminate)
-    until(2 * LONG, lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, f"{command} does not listen")
-    return f"http://127.0.0.1:{port}"
-
-
-def generated(stack, url):
-    return Generated(url, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-
-
-CLIENTS = {"curl": Curl, "wget": Wget, "httpie": Httpie, "requests": Requests, "sseclient-py": Sse, "httpx": Httpx,
-           "aiohttp": Aiohttp, "http.client": Standard}
-ROWS = {name: lambda stack, url, client=client: client(url) for name, client in CLIENTS.items()} | {
-    "curl --http2": lambda stack, url: Curl(url, "--http2"),
-    "curl -x": lambda stack, url: Curl(url, "-x", url),
-    "generated client": generated,
-} | {name: lambda stack, url, how=how: Curl(passing(stack, url, *how)) for name, how in {
-    "Node fetch": ["node {here}/table_node.mjs {url} {port} fetch"],
-    "Node http": ["node {here}/table_node.mjs {url} {port} request"],
-    "Node http.Agent": ["node {here}/table_node.mjs {url} {port} agent"],
-    "Java HttpClient": ["java {here}/TableJava.java {url} {port}"],
-    "nginx": ["nginx -c {work}/settings", NGINX.replace("OPTIONS", "proxy_pass http://node;")],
-    "nginx, HTTP/1.1": ["nginx -c {work}/settings", NGINX.replace("OPTIONS", NGINX_1_1)],
-    "haproxy": ["haproxy -f {work}/settings", HAPROXY],
-}.items()}
-
-
 def show_row(stack, name, master, failures):
     begin, cells, client = time.monotonic(), [], None
 
@@ -268,7 +202,7 @@ def show_row(stack, name, master, failures):
     return len(cells)
 
 
-def say(node, text, seconds=LONG, end=None):
+def say(node, text, seconds=TIMEOUT, end=None):
     """Over a plain socket, until the end, or until the answer contains `end`."""
     with socket.create_connection(("127.0.0.1", node.port), seconds) as link:
         link.sendall(text)
@@ -323,7 +257,7 @@ def flood(node, hello):
         for number in range(FLOOD):
             if number == 100:
                 aside(results, ask)
-            links.enter_context(socket.create_connection(("127.0.0.1", node.port), LONG)).sendall(hello)
+            links.enter_context(socket.create_connection(("127.0.0.1", node.port), TIMEOUT)).sendall(hello)
         time.sleep(2)
     is_over.set()
     expect(results.empty(), f"an honest client failed: {None if results.empty() else results.get()!r}")
@@ -347,14 +281,14 @@ def seed_session(binaries):
             expect(status == "502" and nobody in json.loads(body)["error"], told)
             spent.append(float(seconds))
             for node in (master, secondary):
-                until(LONG, lambda: shell("curl -s http://localhost:8000/messages", node) == '{"messages":["first"]}', node.url)
+                until(TIMEOUT, lambda: shell("curl -s http://localhost:8000/messages", node) == '{"messages":["first"]}', node.url)
     expect(min(spent) < 0.1 and max(spent) < SOON, [milliseconds(one) for one in spent])
     return f"502 after {', '.join(map(milliseconds, spent))}"
 
 
 def shell(line, node):
     line = line.replace(":8000", f":{node.port}")
-    return subprocess.run(line, shell=True, capture_output=True, text=True, timeout=LONG, check=True).stdout
+    return subprocess.run(line, shell=True, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout
 
 
 def started(stack, binary, **settings):
@@ -364,13 +298,18 @@ def started(stack, binary, **settings):
 
 
 def level(node, before):
-    now = []
+    told = "never looked at"
 
     def is_level():
-        now[:] = sizes(node)
+        nonlocal told
+        now = sizes(node)
+        told = f"{before} threads and descriptors before, {now} afterwards"
         return all(abs(one - other) <= BETWEEN for one, other in zip(before, now))
-    until(IDLE, is_level, f"threads and descriptors {before} before, {now} after")
-    return f"threads and descriptors {before} before, {now} after"
+    deadline = time.monotonic() + IDLE
+    while not is_level():
+        expect(time.monotonic() < deadline, told)
+        time.sleep(0.5)
+    return told
 
 
 def main():
@@ -409,6 +348,7 @@ def main():
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
+os.environ["PATH"] += ":/usr/sbin"
 signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"FAILED: not over after {MOST} s"))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 signal.alarm(MOST)

@@ -5,9 +5,11 @@ import http.client
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +20,33 @@ import requests
 import sseclient
 
 TIMEOUT = 15  # seconds, for every call
-TOOLS = Path(sys.executable).parent
+HERE, TOOLS = Path(__file__).parent, Path(sys.executable).parent
+NGINX = """daemon off; master_process off; pid {work}/pid; error_log {work}/log; events {{}}
+http {{ access_log off; client_body_temp_path {work}/0; proxy_temp_path {work}/1; fastcgi_temp_path {work}/2;
+uwsgi_temp_path {work}/3; scgi_temp_path {work}/4; upstream node {{ server {node}; keepalive 4; }}
+server {{ listen 127.0.0.1:{port}; location / {{ OPTIONS }} }} }}"""
+NGINX_1_1 = 'proxy_pass http://node; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
+HAPROXY = """defaults
+ mode http
+ timeout connect 5s
+ timeout client 60s
+ timeout server 60s
+listen all
+ bind 127.0.0.1:{port}
+ server node {node}
+"""
+
+
+def expect(is_so, seen):
+    if not is_so:
+        raise AssertionError(seen)
+
+
+def until(seconds, is_so, otherwise):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        expect(time.monotonic() < deadline, f"{otherwise} within {seconds:.0f} s")
+        time.sleep(0.05)
 
 
 class Answer(NamedTuple):
@@ -226,3 +254,40 @@ class Generated(Client):
         operation = importlib.import_module(f"generated.api.log.{name}").sync_detailed
         got = operation(client=self.client, **arguments)
         return answer(got.status_code, got.headers, json.dumps(got.parsed.to_dict()).encode())
+
+
+def directory(stack):
+    return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def passing(stack, url, command, settings=""):
+    """The URL of a program that passes requests on."""
+    work, port = directory(stack), free_port()
+    names = {"work": work, "port": port, "url": url, "node": url.removeprefix("http://"), "here": HERE}
+    (work / "settings").write_text(settings.format(**names))
+    process = stack.enter_context(subprocess.Popen([part.format(**names) for part in command.split()]))
+    stack.callback(process.terminate)
+    until(2 * TIMEOUT, lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, f"{command} does not listen")
+    return f"http://127.0.0.1:{port}"
+
+
+CLIENTS = {"curl": Curl, "wget": Wget, "httpie": Httpie, "requests": Requests, "sseclient-py": Sse, "httpx": Httpx,
+           "aiohttp": Aiohttp, "http.client": Standard}
+ROWS = {name: lambda stack, url, client=client: client(url) for name, client in CLIENTS.items()} | {
+    "curl --http2": lambda stack, url: Curl(url, "--http2"),
+    "curl -x": lambda stack, url: Curl(url, "-x", url),
+    "generated client": lambda stack, url: Generated(url, directory(stack)),
+} | {name: lambda stack, url, how=how: Curl(passing(stack, url, *how)) for name, how in {
+    "Node fetch": ["node {here}/table_node.mjs {url} {port} fetch"],
+    "Node http": ["node {here}/table_node.mjs {url} {port} request"],
+    "Node http.Agent": ["node {here}/table_node.mjs {url} {port} agent"],
+    "Java HttpClient": ["java {here}/TableJava.java {url} {port}"],
+    "nginx": ["nginx -c {work}/settings", NGINX.replace("OPTIONS", "proxy_pass http://node;")],
+    "nginx, HTTP/1.1": ["nginx -c {work}/settings", NGINX.replace("OPTIONS", NGINX_1_1)],
+    "haproxy": ["haproxy -f {work}/settings", HAPROXY],
+}.items()}
