@@ -133,7 +133,7 @@ class Wget(Program):
 
 
 class Httpie(Program):
-    following = TOOLS / "http", "--stream", "--body"
+    following = TOOLS / "http", "--ignore-stdin", "--stream", "--body"
 
     def command(self, method, url, headers, has_body, streamed):
         options = ["--chunked"] * streamed + ["--ignore-stdin"] * (not has_body)
