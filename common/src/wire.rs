@@ -23,6 +23,10 @@ use crate::reign::{MasterId, Rank, Reign};
 /// The error for a body that `POST /messages` or `POST /replicate` does not understand.
 pub const EXPECTED_MSG: &str = "Expected JSON with string field 'msg'";
 
+/// Why an entry is refused that has a place in another order than that of a master of ours.
+const NO_EPOCH: &str = "an entry with seq needs the epoch of its master; without seq it is appended \
+                        at the tail";
+
 /// Bytes of message text in one call at most, unless a single message is longer.
 pub const BATCH_BYTES: usize = 1 << 20;
 
@@ -84,9 +88,9 @@ impl Numbered {
 /// A [`Replicate`] as it is written.
 #[derive(Deserialize)]
 struct Fields {
-    /// The epoch of the master.
+    /// The epoch of the master; absent from the original's form.
     #[serde(default)]
-    epoch: Epoch,
+    epoch: Option<Epoch>,
     #[serde(default)]
     master: MasterId,
     #[serde(default, deserialize_with = "present")]
@@ -120,7 +124,7 @@ impl TryFrom<Fields> for Replicate {
     fn try_from(fields: Fields) -> Result<Replicate, &'static str> {
         let Fields { prev_epoch, acked_seq: acked, reign_start, mut keys, .. } = fields;
         let committed = fields.committed_seq;
-        let reign = Reign { epoch: fields.epoch, master: fields.master };
+        let reign = Reign { epoch: fields.epoch.unwrap_or_default(), master: fields.master };
         let epoch = fields.entry_epoch.unwrap_or(reign.epoch);
         let (first, start) = (fields.seq.unwrap_or_default(), reign_start.unwrap_or_default());
         if !are_possible(&[first, acked, committed, start], &[reign.epoch, prev_epoch, epoch]) {
@@ -128,6 +132,8 @@ impl TryFrom<Fields> for Replicate {
         }
         let messages = match (fields.seq, fields.msg, fields.entries) {
             (None, Some(message), None) => return Ok(Replicate::Original(message)),
+            // Whoever numbers entries in another way may send them in any order, or from 0 on.
+            (Some(_), ..) if fields.epoch.is_none() => return Err(NO_EPOCH),
             (Some(Seq::NONE), ..) => return Err("there is no place 0"),
             (Some(_), Some(message), None) => vec![message],
             (Some(_), None, Some(messages)) => messages,
@@ -544,9 +550,11 @@ mod tests {
     #[test]
     fn a_body_that_no_master_sends_is_refused() {
         let none = [
-            r#"{"seq":0,"msg":"x"}"#,
-            r#"{"seq":7}"#,
-            r#"{"seq":7,"msg":"x","entries":[]}"#,
+            r#"{"epoch":1,"seq":0,"msg":"x"}"#,
+            r#"{"epoch":1,"seq":7}"#,
+            r#"{"epoch":1,"seq":7,"msg":"x","entries":[]}"#,
+            r#"{"seq":7,"msg":"x"}"#,
+            r#"{"seq":7,"entries":["x"]}"#,
             r#"{"entries":["x"]}"#,
             r#"{}"#,
         ];
@@ -559,7 +567,7 @@ mod tests {
     fn more_entries_than_a_call_has_are_refused() {
         let call = |count: usize| {
             let entries = r#""","#.repeat(count);
-            read(&format!(r#"{{"seq":1,"entries":[{}]}}"#, entries.trim_end_matches(',')))
+            read(&format!(r#"{{"epoch":1,"seq":1,"entries":[{}]}}"#, entries.trim_end_matches(',')))
         };
         assert!(
             matches!(call(MOST_ENTRIES), Ok(Replicate::Numbered(it)) if it.drafts.len() == MOST_ENTRIES)

@@ -9,8 +9,9 @@ use common::epochs;
 use common::random::random;
 use log::{debug, info, warn};
 
-use crate::couriers::wake;
-use crate::lines::{Call, LineId, Lines, Verdict};
+use crate::ask::ask;
+use crate::couriers::{HEARTBEAT_TIMEOUT, wake};
+use crate::lines::{Call, Found, LineId, Lines, Verdict};
 use crate::state::{Replication, State};
 
 impl Replication {
@@ -30,10 +31,7 @@ impl Replication {
     pub(crate) fn make_call(&self, call: &Call) {
         let (client, since) = (&self.clients[call.line], Instant::now());
         let (first, last) = (call.first, call.last);
-        let verdict = match client.post("/replicate", &call.body) {
-            Ok(answer) => believe(client, Verdict::of(answer.status, &answer.body)),
-            Err(error) => Verdict::Failed(error),
-        };
+        let verdict = believe(client, self.deliver(call));
         let now = Instant::now();
         let (secondary, us) = (client.base(), (now - since).as_micros());
         debug!(
@@ -61,6 +59,27 @@ impl Replication {
             self.begun.notify_all();
         }
         wake(state, call.line);
+    }
+
+    /// Sends the entries of a call, unless an original turns out to hold something else than was
+    /// thought.
+    fn deliver(&self, call: &Call) -> Verdict {
+        let client = &self.clients[call.line];
+        if call.looks_first {
+            let (_, heartbeat) = self.heartbeat(call.line);
+            let asking = self.options.client(client.base(), HEARTBEAT_TIMEOUT);
+            match ask(&asking, &heartbeat, true) {
+                Ok(Found::Original(Some(count))) if call.held != Some(count) => {
+                    return Verdict::Counted(count);
+                }
+                Ok(_) => {}
+                Err(error) => return Verdict::Unsent(error),
+            }
+        }
+        match client.post("/replicate", &call.body) {
+            Ok(answer) => Verdict::of(answer.status, &answer.body),
+            Err(error) => Verdict::Failed(error),
+        }
     }
 
     /// Logs a failure when it begins and when it ends, however often it repeats.

@@ -125,7 +125,7 @@ mod tests {
         let (last_seq, last_epoch, instance) = (Seq(held), Epoch(held.min(1)), "1".into());
         let (epoch, log_epoch) = (Epoch(epoch), Some(Epoch(epoch)));
         let position = Position { last_seq, last_epoch, epoch, log_epoch, instance };
-        replication.observe(0, number, Ok(Some(position.into())));
+        replication.observe(0, number, Ok(Found::Ours(position.into())));
     }
 
     /// What a read gets that arrives before these heartbeats are answered.

@@ -14,16 +14,16 @@ use std::{io, thread};
 
 use common::client::Client;
 use common::entries::{Batch, Seq};
-use common::epochs;
 use common::follow::GATHER;
 use common::reign::MasterId;
 use common::store::TRANSACTION_BYTES;
 use common::vital;
-use common::wire::{Heartbeat, SecondaryHealth, Standing, Told};
+use common::wire::{Heartbeat, Told};
 use log::{info, warn};
 
+use crate::ask::ask;
 use crate::health::Health;
-use crate::lines::{Call, Line, LineId, When};
+use crate::lines::{Call, Found, Line, LineId, When};
 use crate::state::{Replication, State};
 
 /// The next work of a courier.
@@ -62,9 +62,9 @@ fn beat(replication: &Weak<Replication>, line: LineId, client: &Client, interval
             return;
         }
         let (number, heartbeat) = master.heartbeat(line);
-        let answer = ask(client, &heartbeat);
-        let followed =
-            answer.as_ref().is_ok_and(|it| it.as_ref().is_some_and(|it| it.has_followers));
+        let wants_count = master.lock().lines.secondaries()[line].wants_count();
+        let answer = ask(client, &heartbeat, wants_count);
+        let followed = matches!(&answer, Ok(Found::Ours(standing)) if standing.has_followers);
         let is_due = Instant::now() >= due;
         // One that was asked for in between and is not answered says nothing about the health,
         // which counts intervals.
@@ -93,33 +93,6 @@ fn rest(replication: &Weak<Replication>, number: u64, told: Option<Seq>, due: In
         let left = due - now;
         thread::park_timeout(if told.is_some() { left.min(GATHER) } else { left });
     }
-}
-
-/// Asks a secondary where it stands. An original answers, but without a position.
-/// The error says why there is no answer, in words.
-pub fn ask(client: &Client, heartbeat: &Heartbeat) -> Result<Option<Standing>, String> {
-    let body = serde_json::to_vec(heartbeat).expect("a heartbeat has only string keys");
-    let answer = client.post("/heartbeat", &body).map_err(|error| error.to_string())?;
-    match (answer.status, serde_json::from_slice(&answer.body)) {
-        (200, Ok(standing)) => believe(client, standing),
-        (404 | 405, _) => ask_original(client),
-        (status, _) => Err(format!("answered {status} to a heartbeat")),
-    }
-}
-
-fn ask_original(client: &Client) -> Result<Option<Standing>, String> {
-    let answer = client.get("/health").map_err(|error| error.to_string())?;
-    match serde_json::from_slice::<SecondaryHealth>(&answer.body) {
-        Ok(SecondaryHealth { standing: Some(standing), .. }) if answer.status == 200 => {
-            believe(client, standing)
-        }
-        Ok(_) if answer.status == 200 => Ok(None),
-        _ => Err(format!("answered {} to GET /health", answer.status)),
-    }
-}
-
-fn believe(client: &Client, standing: Standing) -> Result<Option<Standing>, String> {
-    epochs::check(standing.position.greatest_epoch(), client.base()).map(|()| Some(standing))
 }
 
 /// Starts the couriers, one for each line and one for the disk if there is one. Returns their
@@ -204,13 +177,8 @@ impl Replication {
     }
 
     /// Takes note of the answer of a secondary to the heartbeat of this number, or of why there is
-    /// none. An original answers without a position.
-    pub(crate) fn observe(
-        &self,
-        line: LineId,
-        number: u64,
-        answer: Result<Option<Standing>, String>,
-    ) {
+    /// none.
+    pub(crate) fn observe(&self, line: LineId, number: u64, answer: Result<Found, String>) {
         let (now, secondary) = (Instant::now(), self.clients[line].base());
         let mut state = self.lock();
         let State { log, lines, timeline, successor, told, .. } = &mut *state;
@@ -222,7 +190,7 @@ impl Replication {
             Some(health) => warn!("became {health:?} secondary={secondary}"),
         }
         let observed = match answer {
-            Ok(Some(standing)) => {
+            Ok(Found::Ours(standing)) => {
                 let position = &standing.position;
                 told[line] = Told::clone(&standing.told);
                 // A secondary that takes the heartbeat of a master names this one in its answer.
@@ -238,7 +206,8 @@ impl Replication {
                 }
                 observed
             }
-            Ok(None) => Ok(()),
+            Ok(Found::Original(Some(count))) => lines.count(line, number, count, now),
+            Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = observed {
@@ -336,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::concern::Concern;
-    use crate::lines::{Found, SPACING, Verdict, WINDOW};
+    use crate::lines::{SPACING, Verdict, WINDOW};
     use crate::state::Options;
     use crate::waiters::{Standing, Ticket};
 
@@ -353,8 +322,8 @@ mod tests {
     }
 
     fn level() -> Replication {
-        let replication = replication(Found::Original);
-        replication.observe(0, 1, Ok(Some(position(0).into())));
+        let replication = replication(Found::Original(None));
+        replication.observe(0, 1, Ok(Found::Ours(position(0).into())));
         replication
     }
 

@@ -10,6 +10,7 @@
 //! | [`waiters`] | which requests wait for which entry, and which of them an answer decides |
 //! | [`bodies`] | the bodies that clients send and read |
 //! | [`calls`] | a call, and what its answer changes |
+//! | [`ask`](mod@ask) | who answers for a secondary, and where it stands |
 //! | [`couriers`] | the same without a client: retries, catch-up, heartbeats, the master's own disk |
 //! | [`confirmed`] | reads that are never stale |
 //! | [`takeover`] | when a master may begin a reign, and over which log |
@@ -24,6 +25,7 @@
 //! `concern`, `health`, `lines`, `takeover` and `waiters` are pure: no socket, no clock, no thread. The way of
 //! a message is told on the front page of the crate `common`.
 
+pub mod ask;
 pub mod bodies;
 pub mod calls;
 pub mod concern;

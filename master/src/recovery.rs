@@ -24,7 +24,8 @@ use common::store::StoreError;
 use common::wire::{Heard, Heartbeat, Promise, Standing};
 use log::{debug, info, warn};
 
-use crate::couriers::{ask, wake_couriers};
+use crate::ask::ask;
+use crate::couriers::wake_couriers;
 use crate::fetch::{Better, Delay};
 use crate::lines::{Found, LineId, When};
 use crate::state::{Courier, Options, Phase, Replication, State};
@@ -271,12 +272,11 @@ fn on_each(lines: usize, ask: impl Fn(LineId) -> Found + Sync) -> Vec<Found> {
 /// Asks a secondary where it stands. The master that asks says its own URL.
 fn look(url: &str, options: &Options) -> Found {
     let question = Heartbeat { url: options.url.clone(), ..Heartbeat::default() };
-    match ask(&options.client(url, LOOK_TIMEOUT), &question) {
-        Ok(Some(standing)) => Found::Ours(standing),
-        Ok(None) => Found::Original,
-        Err(error) if [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) => Found::Refused,
-        Err(_) => Found::Nothing,
-    }
+    let found = ask(&options.client(url, LOOK_TIMEOUT), &question, true);
+    found.unwrap_or_else(|error| match [REFUSED, NO_SUCH_NAME].contains(&error.as_str()) {
+        true => Found::Refused,
+        false => Found::Nothing,
+    })
 }
 
 fn ask_promise(client: &Client, promise: &Promise) -> Found {

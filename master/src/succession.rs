@@ -16,6 +16,7 @@ use common::store::Opened;
 use common::vital;
 use log::{error, info, warn};
 
+use crate::ask::ask;
 use crate::state::{Options, Phase, Replication, State};
 use crate::{couriers, recovery};
 
@@ -102,7 +103,7 @@ impl Succession {
             for (line, url) in replication.urls().iter().enumerate() {
                 let (_, heartbeat) = replication.heartbeat(line);
                 let client = replication.options.client(url, FAREWELL_TIMEOUT);
-                let farewell = move || couriers::ask(&client, &heartbeat);
+                let farewell = move || ask(&client, &heartbeat, false);
                 // Without a thread the secondary notices when no heartbeat comes.
                 let _ = thread::Builder::new().spawn_scoped(scope, farewell);
             }

@@ -16,8 +16,8 @@
 //!
 //! The log of the greatest [`Rank`] among those that promised and the own one has every committed
 //! entry. The own log of a first reign ranks last in a takeover: perhaps nobody has followed it.
-//! Original secondaries promise nothing and are not counted. A silent secondary is counted: it may
-//! be one of ours.
+//! Original secondaries promise nothing and are not counted. A silent secondary is counted, and one
+//! that answers but shows no log: it may be one of ours.
 
 use common::entries::{Epoch, Seq};
 use common::reign::{Facts, MasterId, Rank, Reign};
@@ -169,7 +169,7 @@ fn ours(found: &[Found]) -> impl Iterator<Item = &Standing> {
 
 /// The number of secondaries that can promise.
 fn able(found: &[Found]) -> usize {
-    found.iter().filter(|found| **found != Found::Original).count()
+    found.iter().filter(|found| !matches!(found, Found::Original(Some(_)))).count()
 }
 
 /// The number of promises that a takeover needs.
@@ -253,6 +253,7 @@ mod tests {
         candidate.look(&urls, found)
     }
 
+    const ORIGINAL: Found = Found::Original(Some(Seq(0)));
     const FIRST_REIGN: Next = Next::Ask { is_first: true };
     const LATER_REIGN: Next = Next::Ask { is_first: false };
 
@@ -279,7 +280,9 @@ mod tests {
         assert!(waits(&look(candidate(), &[one.clone(), Found::Refused]), "no answer from s2"));
         assert_eq!(look(candidate(), &[one.clone(), two.clone()]), LATER_REIGN);
         assert_eq!(look(candidate(), &[one.clone(), two, Found::Nothing]), LATER_REIGN);
-        assert_eq!(look(candidate(), &[one.clone(), Found::Original]), LATER_REIGN);
+        assert_eq!(look(candidate(), &[one.clone(), ORIGINAL]), LATER_REIGN);
+        let other = Found::Original(None);
+        assert!(waits(&look(candidate(), &[one.clone(), other]), "s2"), "a proxy before ours");
         let any = Candidate { recovery: Recovery::Any, ..candidate() };
         let late = Candidate { is_late: true, ..any };
         assert!(waits(&look(any, &[one.clone(), Found::Nothing]), "s2"));
@@ -296,7 +299,8 @@ mod tests {
         let known = Found::Ours(Standing { committed_seq: Seq(4), ..standing(4, Some(ME)) });
         assert!(waits(&look(on_own_directory(3), &[known, Found::Nothing]), "s2"));
         let only = |found| look(on_own_directory(3), &[found]);
-        assert_eq!(only(Found::Original), LATER_REIGN);
+        assert_eq!(only(ORIGINAL), LATER_REIGN);
+        assert!(waits(&only(Found::Original(None)), "s1"), "it may be a proxy before one of ours");
         assert!(waits(&only(Found::Refused), "s1"), "it may be one of ours");
         // Another master's directory, promoted.
         let foreign = Candidate { id: MasterId(7), ..on_own_directory(3) };
@@ -306,7 +310,10 @@ mod tests {
     #[test]
     fn a_first_reign_begins_when_all_have_answered() {
         let blank = found(0, None);
-        assert_eq!(look(candidate(), &[blank.clone(), Found::Refused]), FIRST_REIGN);
+        for answered in [Found::Refused, ORIGINAL, Found::Original(None)] {
+            assert_eq!(look(candidate(), &[blank.clone(), answered.clone()]), FIRST_REIGN);
+            assert_eq!(look(candidate(), &[answered]), FIRST_REIGN);
+        }
         assert!(waits(&look(candidate(), &[blank.clone(), Found::Nothing]), "s2"));
         let late = Candidate { is_late: true, ..candidate() };
         assert_eq!(look(late, &[blank.clone(), Found::Nothing]), FIRST_REIGN);

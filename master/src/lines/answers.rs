@@ -24,6 +24,7 @@ impl Line {
         let is_lost = |other: &InFlight| other.number == call.number && other.lost;
         let lost = self.calls.iter().any(is_lost);
         self.calls.retain(|other| other.number != call.number);
+        let was_sent = !matches!(verdict, Verdict::Unsent(_));
         let settled = self.weigh(call, verdict, epoch, log, now);
         match &settled {
             Ok(()) => {
@@ -34,6 +35,9 @@ impl Line {
                 self.last_error = Some(detail.clone());
                 self.failures = self.failures.saturating_add(1);
                 self.retry_at = Some(now + backoff(self.failures, random));
+                if was_sent {
+                    self.doubt_call(now.saturating_duration_since(call.since), now);
+                }
             }
         }
         // A younger call may carry the entries. Those of a lost call were taken back when it was
@@ -72,9 +76,13 @@ impl Line {
                 }
                 Ok(())
             }
-            Verdict::AckedByOriginal => {
-                self.kind = Kind::Original;
-                self.advance(call.last, log.last_seq(), now);
+            Verdict::AckedByOriginal(place) => {
+                self.acked_by_original(call.last, place, log.last_seq(), now);
+                Ok(())
+            }
+            Verdict::Counted(count) => {
+                // The next call begins where the count says. What contradicts is shown as diverged.
+                let _ = self.take_count(count, log.last_seq(), now);
                 Ok(())
             }
             Verdict::Gap(position) => {
@@ -89,7 +97,7 @@ impl Line {
             Verdict::Stale(position) => {
                 Err(format!("its epoch is {}: this master's reign is over", position.epoch))
             }
-            Verdict::Failed(detail) => Err(detail),
+            Verdict::Failed(detail) | Verdict::Unsent(detail) => Err(detail),
             Verdict::Diverged(detail) => {
                 self.diverged = true;
                 Err(format!("diverged: {detail}"))
@@ -154,9 +162,10 @@ impl Line {
     /// Takes note that the secondary could not be asked, or that its answer was wrong.
     pub(super) fn note_error(&mut self, detail: String) {
         self.last_error = Some(detail);
+        self.doubt_count();
     }
 
-    fn advance(&mut self, to: Seq, last: Seq, now: Instant) {
+    pub(super) fn advance(&mut self, to: Seq, last: Seq, now: Instant) {
         let progress = to > self.acked;
         self.acked = self.acked.max(to);
         self.next = self.next.max(self.acked.next());
@@ -180,7 +189,7 @@ impl Line {
     /// Takes note of which process has answered the call or heartbeat of this number. Returns
     /// `false` when a later process has answered already.
     fn identify(&mut self, name: &str, number: u64) -> bool {
-        self.kind = Kind::Numbering;
+        (self.kind, self.tally.doubt) = (Kind::Numbering, None);
         match &self.process {
             Some(known) if known.name == name => true,
             Some(known) if number < known.since => false,

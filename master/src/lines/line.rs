@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use common::entries::{Log, Seq};
 use common::wire::{Caller, replicate_body};
 
+use super::original::Tally;
 use super::{Call, Found, LineId, SPACING, WINDOW, When};
 use crate::health::{Health, Heartbeats, Thresholds};
 
@@ -33,7 +34,7 @@ pub(super) enum Kind {
     Unknown,
     /// The secondary numbers its entries, as ours do.
     Numbering,
-    /// The secondary knows no places: one entry a call, one call at a time, no catch-up promised.
+    /// The secondary knows no places: one entry a call, one call at a time. See `original.rs`.
     Original,
 }
 
@@ -61,6 +62,7 @@ pub(super) struct Process {
 pub struct Line {
     url: Arc<str>,
     pub(super) kind: Kind,
+    pub(super) tally: Tally,
     /// The last entry that the secondary holds, as far as is known.
     pub(super) acked: Seq,
     /// The first entry of the next call.
@@ -89,6 +91,7 @@ impl Line {
         Line {
             url: url.into(),
             kind: Kind::Unknown,
+            tally: Tally::default(),
             acked: Seq::NONE,
             next: Seq::NONE.next(),
             calls: Vec::new(),
@@ -145,11 +148,10 @@ impl Line {
     }
 
     /// The reign of the master begins over a log that ends with `last`.
-    pub(super) fn begin_reign(&mut self, last: Seq, found: &Found) {
-        self.beat(matches!(found, Found::Original | Found::Ours(_)));
-        if *found == Found::Original {
-            // An original cannot say what it holds; sent again, it would hold everything twice.
-            (self.kind, self.acked, self.next) = (Kind::Original, last, last.next());
+    pub(super) fn begin_reign(&mut self, last: Seq, found: &Found, now: Instant) {
+        self.beat(matches!(found, Found::Original(_) | Found::Ours(_)));
+        if let Found::Original(count) = *found {
+            self.meet_original(count, last, now);
         }
     }
 
@@ -209,7 +211,7 @@ impl Line {
 
     /// When the next call may start. An urgent call does not wait out the pause after a failure.
     pub fn free_at(&self, urgent: bool) -> When {
-        let room_at = self.room_at();
+        let room_at = self.room_at().max(self.tally.doubt.unwrap_or(When::Now));
         match self.retry_at {
             Some(at) if !urgent => room_at.max(When::At(at)),
             _ => room_at,
@@ -248,6 +250,7 @@ impl Line {
         self.check(log);
         let process = self.process.as_ref().map(|process| process.since);
         let is_whole = last == log.last_seq();
+        let looks_first = self.tally.doubt.is_some();
         Call {
             line: id,
             first,
@@ -256,6 +259,8 @@ impl Line {
             number,
             since: now,
             is_whole,
+            looks_first,
+            held: self.tally.held,
             acked: self.acked,
             process,
         }

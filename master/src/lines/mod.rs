@@ -27,15 +27,20 @@
 //! and was refused for the entries missing before it, the earlier calls count as lost, and the next
 //! call carries their entries again.
 //!
+//! An original that fails may store the entry all the same, twice if it is sent again. Its count of
+//! entries is looked at first (`original.rs`).
+//!
 //! # Who is there
 //!
 //! A secondary says in every answer which process it is. When the process changes, everything that
 //! the former one acknowledged is forgotten, and its late answers no longer count.
 
 mod answers;
+mod call;
 mod disk;
 mod gather;
 mod line;
+mod original;
 mod quorum;
 mod verdict;
 
@@ -51,6 +56,7 @@ use crate::health::{Health, Thresholds};
 use disk::Disk;
 use gather::Gather;
 
+pub use call::{Call, Failure};
 pub use line::Line;
 pub use verdict::Verdict;
 
@@ -86,45 +92,7 @@ impl When {
     }
 }
 
-/// A call to make: everything that its thread needs.
-#[derive(Debug)]
-pub struct Call {
-    /// The line that it belongs to.
-    pub line: LineId,
-    /// The first entry carried.
-    pub first: Seq,
-    /// The last entry carried.
-    pub last: Seq,
-    /// The body for `POST /replicate`.
-    pub body: Vec<u8>,
-    /// When the call began.
-    pub since: Instant,
-    /// Whether the call carries the log to its end.
-    pub is_whole: bool,
-    /// Later calls have greater numbers.
-    pub number: u64,
-    /// The line's `acked` when the call began.
-    acked: Seq,
-    /// The process that answered for the secondary when the call began.
-    process: Option<u64>,
-}
-
-/// Entries that a secondary did not take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Which secondary.
-    pub line: LineId,
-    /// The first entry of the call that failed.
-    pub first: Seq,
-    /// The last entry of that call.
-    pub last: Seq,
-    /// The number of that call.
-    pub call: u64,
-    /// Why, in words.
-    pub detail: String,
-}
-
-/// The answer of a secondary to a starting master.
+/// Who has answered for a secondary.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Found {
     /// No answer in time.
@@ -132,8 +100,9 @@ pub enum Found {
     Nothing,
     /// Nobody is there.
     Refused,
-    /// An original, which does not say where it stands.
-    Original,
+    /// An original, and how many entries it holds; without a number perhaps something else that
+    /// answers HTTP.
+    Original(Option<Seq>),
     /// One of ours, and where it stands.
     Ours(Standing),
 }
@@ -198,7 +167,7 @@ impl Lines {
         (self.reign, self.reign_start, self.last) = (reign, log.last_seq(), log.last_seq());
         self.disk = on_disk.map(Disk::new);
         for (id, found) in found.iter().enumerate() {
-            self.secondaries[id].begin_reign(self.last, found);
+            self.secondaries[id].begin_reign(self.last, found, now);
             if let Found::Ours(standing) = found {
                 let number = self.next_number();
                 // An error is found again, and told, with the first heartbeat.
@@ -360,6 +329,7 @@ impl Lines {
         }
         let epoch = self.reign.epoch;
         let settled = self.secondaries[call.line].settle(call, verdict, epoch, log, now, random);
+        self.secondaries[call.line].tally.settled = self.last_number;
         self.commit();
         let Call { line, first, last, number, .. } = *call;
         settled.err().map(|detail| Failure { line, first, last, call: number, detail })

@@ -4,7 +4,9 @@
 //! entry 8; `ok 1 5` settles the oldest call with an ack of the instance 1 that holds 5 entries;
 //! `gap`, `stale` and `diverged` are the refusals; `fail` is no answer; `beat` is what a
 //! heartbeat's answer says; `heard` and `silence` are whether there was one; `retry 8` is a claim
-//! that respects the pause after a failure; `wait 5` lets 5 ms go by; `save?` asks when the
+//! that respects the pause after a failure; `original 5` is an original's ack of place 5, `count 5`
+//! the number of entries in its answer to a heartbeat, or to one that was sent earlier, at `ask`;
+//! `counts 5` is its answer to a call that looks first, and `unsent` none; `wait 5` lets 5 ms go by; `save?` asks when the
 //! master's disk is due, and `save 100` writes a transaction of about 100 bytes. The right column
 //! is what came of it.
 
@@ -20,6 +22,7 @@ struct Script {
     log: Log,
     now: Instant,
     calls: Vec<Call>,
+    asked: Option<u64>,
 }
 
 impl Script {
@@ -35,7 +38,7 @@ impl Script {
         let mut lines = Lines::new(&urls[..secondaries], thresholds, on_disk, now);
         let (log, nothing) = (Log::new(9), [Found::Nothing, Found::Nothing]);
         lines.begin_reign(MASTER, &log, on_disk, &nothing[..secondaries], now);
-        Script { lines, log, now, calls: Vec::new() }
+        Script { lines, log, now, calls: Vec::new(), asked: None }
     }
 
     fn position(&self, instance: u64, last: u64) -> Position {
@@ -71,7 +74,8 @@ impl Script {
 
     fn claim(&mut self, seq: u64, urgent: bool) -> Option<String> {
         let call = self.lines.claim(0, Seq(seq), urgent, &self.log, self.now)?;
-        let claimed = format!("call {}..{}", call.first, call.last);
+        let looks = if call.looks_first { ", looks first" } else { "" };
+        let claimed = format!("call {}..{}{looks}", call.first, call.last);
         self.calls.push(call);
         Some(claimed)
     }
@@ -96,7 +100,24 @@ impl Script {
             "heard" => format!("{:?}", self.lines.beat(0, true)),
             "ok" => self.settle(Verdict::Acked(self.position(number(1), number(2)))),
             "gap" => self.settle(Verdict::Gap(self.position(number(1), number(2)))),
-            "original" => self.settle(Verdict::AckedByOriginal),
+            "original" => {
+                let place = words.get(1).map(|_| Seq(number(1)));
+                self.settle(Verdict::AckedByOriginal(place))
+            }
+            "counts" => self.settle(Verdict::Counted(Seq(number(1)))),
+            "unsent" => self.settle(Verdict::Unsent("no answer".into())),
+            "ask" => {
+                self.asked = Some(self.lines.next_number());
+                "asked".into()
+            }
+            "count" => {
+                let asked = self.asked.take().unwrap_or_else(|| self.lines.next_number());
+                match self.lines.count(0, asked, Seq(number(1)), self.now) {
+                    Ok(()) => self.acked(),
+                    Err(error) => error,
+                }
+            }
+            "diverged?" => self.lines.secondaries()[0].diverged().to_string(),
             "fail" => self.settle(Verdict::Failed("no answer".into())),
             "diverged" => self.settle(Verdict::Diverged("other entry".into())),
             "stale" => {
@@ -192,14 +213,19 @@ fn the_example_in_the_docs_is_true() {
     }
 }
 
+/// Numbers below a bound, the same ones each time.
+fn dice() -> impl FnMut(u64) -> u64 {
+    let mut seed = 1_u64;
+    move |below| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    }
+}
+
 #[test]
 fn whatever_happens_the_cursors_stay_in_order() {
     // Goal: the line's own assertions hold, and it gets level once its secondary answers well.
-    let mut seed = 1_u64;
-    let mut dice = |below: u64| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (seed >> 33) % below
-    };
+    let mut dice = dice();
     for _ in 0..300 {
         let mut world = Script::new();
         let (mut instance, mut held) = (1, 0);
@@ -363,6 +389,218 @@ fn an_original_gets_one_entry_at_a_time() {
     );
 }
 
+/// An original that holds one entry, which it has counted.
+const ONE_ENTRY: &str = "count 0 => acked 0
+         append 1   => last 1
+         claim 1    => call 1..1
+         original 1 => acked 1
+         count 1    => acked 1";
+
+fn play_original(script: &str) {
+    play(&format!("{ONE_ENTRY}\n{script}"));
+}
+
+#[test]
+fn an_original_that_forgets_gets_everything_again() {
+    play_original(
+        "append 1   => last 2
+         claim 2    => call 2..2
+         original 2 => acked 2
+         count 0    => acked 0
+         claim 2    => call 1..1
+         original 1 => acked 1
+         claim 2    => call 2..2
+         original 2 => acked 2
+         diverged?  => false",
+    );
+}
+
+#[test]
+fn a_slow_original_is_not_sent_an_entry_twice() {
+    play_original(
+        "append 2  => last 3
+         claim 3   => call 2..2
+         wait 100  => later
+         fail      => failed 2..2: no answer
+         count 1   => acked 1
+         wait 199  => later
+         claim 3   => not now
+         count 2   => acked 2
+         claim 3   => call 3..3
+         wait 100  => later
+         fail      => failed 3..3: no answer
+         count 2   => acked 2
+         wait 399  => later
+         claim 3   => not now
+         wait 1    => later
+         claim 3   => call 3..3, looks first
+         counts 3  => acked 3
+         diverged? => false",
+    );
+}
+
+#[test]
+fn an_original_that_was_down_is_counted_first() {
+    play_original(
+        "append 1 => last 2
+         claim 2  => call 2..2
+         fail     => failed 2..2: no answer
+         claim 2  => call 2..2, looks first
+         unsent   => failed 2..2: no answer
+         claim 2  => call 2..2, looks first
+         counts 0 => acked 0
+         claim 2  => call 1..1
+         fail     => failed 1..1: no answer
+         claim 2  => call 1..1, looks first
+         original => acked 1
+         claim 2  => call 2..2",
+    );
+}
+
+#[test]
+fn an_entry_that_arrived_twice_diverges() {
+    play_original(
+        "append 1  => last 2
+         claim 2   => call 2..2
+         fail      => failed 2..2: no answer
+         count 3   => counts 3 entries, and has acknowledged 1
+         diverged? => true
+         claim 2   => not now
+         append 1  => last 3
+         claim 3   => call 3..3
+         original  => acked 3
+         count 4   => acked 3
+         count 0   => acked 0
+         diverged? => false",
+    );
+}
+
+/// Makes a call, if one is due, to an original that holds these entries.
+fn call_original(world: &mut Script, held: &mut Vec<u64>, answers: bool) -> Option<u64> {
+    world.claim(world.log.last_seq().0, true)?;
+    let (call, count) = (&world.calls[0], Seq(held.len() as u64));
+    let seq = call.first.0;
+    if call.looks_first && call.held != Some(count) {
+        world.step(&format!("counts {count}"));
+        None
+    } else if answers {
+        held.push(seq);
+        world.step(&format!("original {}", held.len()));
+        None
+    } else {
+        world.step("wait 100");
+        world.step("fail");
+        Some(seq)
+    }
+}
+
+#[test]
+fn an_original_is_a_copy_whatever_fails() {
+    // Goal: entries arrive late or never, and the original is restarted: in the end it holds every
+    // entry once, in order.
+    let mut dice = dice();
+    for round in 0..300 {
+        let (mut world, mut held, mut late) = (Script::new(), Vec::new(), None);
+        world.step("count 0");
+        for _ in 0..60 {
+            match dice(8) {
+                0 | 1 => _ = world.step("append 1"),
+                2 => _ = world.step(&format!("count {}", held.len())),
+                3 => {
+                    world.lines.note_error(0, "restarted".into());
+                    held.clear();
+                    late = None;
+                    world.step("count 0");
+                }
+                4 => {
+                    held.extend(late.take());
+                    world.step(&format!("wait {}", dice(300)));
+                }
+                _ => {
+                    let unanswered = call_original(&mut world, &mut held, dice(3) > 0);
+                    late = late.or(unanswered.filter(|_| dice(2) == 0));
+                }
+            }
+        }
+        held.extend(late);
+        world.step("append 1");
+        let last = world.log.last_seq().0;
+        for _ in 0..2 * last {
+            // Longer than any doubt.
+            world.step("wait 2000");
+            call_original(&mut world, &mut held, true);
+        }
+        assert_eq!(held, (1..=last).collect::<Vec<u64>>(), "round {round}");
+        let line = &world.lines.secondaries()[0];
+        assert_eq!((line.acked_seq().0, line.diverged()), (last, false), "round {round}");
+    }
+}
+
+#[test]
+fn entries_of_others_are_not_acknowledged() {
+    play_original(
+        "append 1  => last 2
+         count 2   => counts 2 entries, and has acknowledged 1
+         diverged? => true
+         claim 2   => call 2..2",
+    );
+}
+
+#[test]
+fn a_count_that_was_asked_for_too_early_says_nothing() {
+    play_original(
+        "ask        => asked
+         append 1   => last 2
+         claim 2    => call 2..2
+         count 0    => acked 1
+         ask        => asked
+         original 2 => acked 2
+         count 1    => acked 2
+         diverged?  => false",
+    );
+}
+
+#[test]
+fn a_count_that_never_agrees_is_not_believed() {
+    play(
+        "count 0   => acked 0
+         append 1  => last 1
+         claim 1   => call 1..1
+         original  => acked 1
+         count 0   => counts 0 entries, and has acknowledged 1
+         claim 1   => not now
+         count 0   => acked 1
+         diverged? => true",
+    );
+}
+
+#[test]
+fn an_ack_at_another_place_diverges() {
+    // It was restarted between two heartbeats, and the new entry is its first one.
+    play_original(
+        "append 1   => last 2
+         claim 2    => call 2..2
+         original 1 => acked 2
+         diverged?  => true
+         count 1    => acked 2
+         count 0    => acked 0
+         diverged?  => false",
+    );
+}
+
+#[test]
+fn an_original_found_at_the_start_holds_the_beginning() {
+    // How many entries it counts, what is acknowledged, and whether it holds something else.
+    for (count, acked, diverged) in
+        [(Some(0), 0, false), (Some(2), 2, false), (Some(9), 5, true), (None, 5, false)]
+    {
+        let world = over_five(Found::Original(count.map(Seq)));
+        let line = &world.lines.secondaries()[0];
+        assert_eq!((line.acked_seq(), line.next_seq()), (Seq(acked), Seq(acked + 1)), "{count:?}");
+        assert_eq!(line.diverged(), diverged, "{count:?}");
+    }
+}
+
 #[test]
 fn answers_that_contradict_themselves_are_failures() {
     play(
@@ -384,14 +622,14 @@ fn answers_that_contradict_themselves_are_failures() {
 }
 
 /// A reign that began over five entries of epochs 3, 3, 5, 5, 5.
-fn over_five() -> Script {
+fn over_five(found: Found) -> Script {
     let mut script = Script::new();
     let thresholds = Thresholds { suspected_after: 2, unhealthy_after: 4 };
     let mut lines = Lines::new(&["http://a".to_string()], thresholds, None, script.now);
     for epoch in [3, 3, 5, 5, 5] {
         script.log.append(Epoch(epoch), &Message::new("m").into());
     }
-    lines.begin_reign(MASTER, &script.log, None, &[Found::Nothing], script.now);
+    lines.begin_reign(MASTER, &script.log, None, &[found], script.now);
     Script { lines, ..script }
 }
 
@@ -410,7 +648,7 @@ impl Script {
 
 #[test]
 fn entries_from_before_count_with_the_whole_log() {
-    let mut world = over_five();
+    let mut world = over_five(Found::Nothing);
     assert_eq!(world.hear(5, 5, 5), Ok(()));
     assert_eq!((world.lines.acks(Seq(1)), world.lines.committed_seq()), (0, Seq(0)), "an old log");
     assert_eq!(world.step("claim 5"), "not now", "it has them");
@@ -424,7 +662,7 @@ fn entries_from_before_count_with_the_whole_log() {
 fn a_call_begins_where_the_logs_may_have_parted() {
     // The epoch and place of the copy's last entry, and the first entry of the next call.
     for (last, epoch, first) in [(9, 5, 6), (4, 3, 3), (4, 4, 3), (9, 6, 6), (5, 6, 5), (1, 2, 1)] {
-        let mut world = over_five();
+        let mut world = over_five(Found::Nothing);
         assert!(world.hear(last, epoch, epoch).is_err(), "{last} of {epoch}");
         assert_eq!(world.lines.secondaries()[0].next_seq(), Seq(first), "{last} of {epoch}");
     }
@@ -478,7 +716,16 @@ fn an_answer_is_understood_or_named() {
     assert_eq!(verdict(200, &ack), Verdict::Acked(Script::new().position(1, 2)));
     let gap = format!(r#"{{"error":"…","code":"gap",{position}}}"#);
     assert_eq!(verdict(409, &gap), Verdict::Gap(Script::new().position(1, 2)));
-    assert_eq!(verdict(200, r#"{"status":"ok","idx":1}"#), Verdict::AckedByOriginal);
+    let original = |place| Verdict::AckedByOriginal(place);
+    assert_eq!(verdict(200, r#"{"status":"ok"}"#), original(None));
+    assert_eq!(verdict(200, r#"{"status":"ok","idx":1}"#), original(Some(Seq(2))));
+    assert_eq!(
+        verdict(200, r#"{"status":"ok","seq":2}"#),
+        original(Some(Seq(2))),
+        "the later version"
+    );
+    let ours = r#"{"status":"ok","seq":2,"last_seq":2}"#;
+    assert_eq!(failed(200, ours), format!("answered 200 without an ack: {ours}"));
     assert_eq!(failed(200, "<html>"), "answered 200 without JSON: <html>");
     assert_eq!(failed(200, "{}"), "answered 200 without an ack: {}");
     assert_eq!(failed(409, "{}"), "answered 409: {}");

@@ -1,14 +1,20 @@
 //! What a secondary's answer to a call means to its line.
 
+use common::entries::Seq;
 use common::wire::{Ack, Conflict, Position, Refusal};
+use serde_json::Value;
 
 /// What a secondary's answer to a call means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds the entries, and says where it stands.
     Acked(Position),
-    /// An original secondary holds the entry.
-    AckedByOriginal,
+    /// An original secondary holds the entry, at this place if it says so.
+    AckedByOriginal(Option<Seq>),
+    /// An original holds so many entries, which are not as many as was thought: nothing was sent.
+    Counted(Seq),
+    /// Nothing was sent, for this reason.
+    Unsent(String),
     /// It lacks entries before the first.
     Gap(Position),
     /// It has heard of a greater epoch.
@@ -41,14 +47,21 @@ impl Verdict {
         if let Ok(ack) = serde_json::from_slice::<Ack>(body) {
             return Verdict::Acked(ack.position);
         }
-        match serde_json::from_slice::<serde_json::Value>(body) {
-            Ok(json) if json["status"] == "ok" && json.get("seq").is_none() => {
-                Verdict::AckedByOriginal
+        match serde_json::from_slice::<Value>(body) {
+            // An ack of ours that is not understood has a position.
+            Ok(json) if json["status"] == "ok" && json.get("last_seq").is_none() => {
+                Verdict::AckedByOriginal(place(&json))
             }
             Ok(_) => Verdict::Failed(format!("answered 200 without an ack: {}", beginning(body))),
             Err(_) => Verdict::Failed(format!("answered 200 without JSON: {}", beginning(body))),
         }
     }
+}
+
+/// The place of an entry that an original has acknowledged: the later version gives it as `seq`.
+fn place(ack: &Value) -> Option<Seq> {
+    let seq = ack["seq"].as_u64().map(Seq);
+    seq.or_else(|| ack["idx"].as_u64().map(|idx| Seq(idx).next()))
 }
 
 /// The beginning of a body that was not understood, in one line.

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -179,29 +179,10 @@ pub fn ack(call: &Value, instance: &str) -> Value {
     })
 }
 
-/// A secondary in the original's form: it knows no places, one entry a call, and appends whatever
-/// it gets. Its calls take these delays in turn, in milliseconds, before they append.
-pub fn original(delays: &'static [u64]) -> (Fake, Arc<Mutex<Vec<String>>>) {
-    let log: Arc<Mutex<Vec<String>>> = Arc::default();
-    let theirs = Arc::clone(&log);
-    let calls = AtomicUsize::new(0);
-    let fake = Fake::start(move |request, stream| {
-        if request.is_replicate() {
-            let delay = delays[calls.fetch_add(1, SeqCst) % delays.len()];
-            thread::sleep(Duration::from_millis(delay));
-        }
-        let mut log = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-        if !request.is_replicate() {
-            return healthy(request, log.len(), stream);
-        }
-        let call = request.json();
-        let Some(message) = call["msg"].as_str() else {
-            let error = r#"{"error":"Expected JSON with string field 'msg'"}"#;
-            return respond(stream, 400, error);
-        };
-        log.push(message.to_string());
-        let ack = json!({ "status": "ok", "idx": log.len() - 1 });
-        respond(stream, 200, &ack.to_string())
-    });
-    (fake, log)
+/// What a secondary of ours that holds nothing answers to everything but calls.
+pub fn empty(request: &Received, stream: &mut TcpStream) -> io::Result<()> {
+    let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let epoch = asked["epoch"].as_u64().unwrap_or_default();
+    let standing = json!({ "last_seq": 0, "last_epoch": 0, "epoch": epoch, "instance": "a" });
+    respond(stream, 200, &standing.to_string())
 }

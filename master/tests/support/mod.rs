@@ -1,7 +1,7 @@
 //! What the black-box tests share: real nodes as child processes ([`node`]), a cluster of them
 //! ([`cluster`]), a client that shows every byte ([`http`]), secondaries that misbehave
-//! ([`fake`]), clients that do ([`grammar`]), a wire that can be cut ([`relay`]), and a disk that fails
-//! ([`disk`]).
+//! ([`fake`]) or are none of ours ([`originals`]), clients that misbehave ([`grammar`]), a wire that
+//! can be cut ([`relay`]), and a disk that fails ([`disk`]).
 //!
 //! Nothing here has a fixed port or a fixed sleep: nodes pick their port and say which, and
 //! [`wait_until`] waits for a condition with a deadline.
@@ -19,6 +19,7 @@ pub mod history;
 pub mod http;
 pub mod masters;
 pub mod node;
+pub mod originals;
 pub mod output;
 pub mod port;
 pub mod readers;
