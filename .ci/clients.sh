@@ -8,18 +8,14 @@
 set -euo pipefail
 readme=$(realpath "$1") venv=$(realpath "$2") url=$3
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. docker/nodes.sh
+. .ci/ends.sh
 
 python=$venv/bin/python
-work=$(mktemp -d)
 client_pid=
 proxy_pid=
-trap 'exit 143' INT TERM HUP
-trap finish EXIT
 
 # Nothing but the proxy of this script is to stand between them.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-export NO_PROXY='*' PYTHONUNBUFFERED=1
 
 main() {
     local built
@@ -127,33 +123,15 @@ times_in_log() {
     curl --silent --fail "$url/messages" | grep -oF "\"$1\"" | wc -l
 }
 
-# wait_until SECONDS COMMAND...
-wait_until() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.1
-    done
-}
-
 fail_with() {
     echo "--- the proxy:"; cat "$work/proxy"
     echo "--- the client:"; cat "${client_output:-/dev/null}"
     fail "$1"
 } >&2
 
-fail() {
-    echo "CLIENTS FAILED: $1" >&2
-    exit 1
-}
-
-finish() {
-    local code=$?
+stop_others() {
     stop_client
     if [ -n "$proxy_pid" ]; then end "$proxy_pid"; fi
-    rm -rf "$work"
-    exit $code
 }
 
 main

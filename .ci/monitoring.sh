@@ -8,14 +8,9 @@
 set -euo pipefail
 master_bin=$(realpath "$1") secondary_bin=$(realpath "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. docker/nodes.sh
+. .ci/ends.sh
 
 dashboard=${DASHBOARD:-docker/grafana/replicated-log.json}
-work=$(mktemp -d)
-trap 'exit 143' INT TERM HUP
-trap finish EXIT
-export NO_PROXY='*' PYTHONUNBUFFERED=1
-unset SECONDARIES HOST PORT NODE_NAME DATA_DIR
 
 main() {
     check_compose
@@ -122,16 +117,13 @@ import json, math, re, sys, time, urllib.parse, urllib.request
 
 prometheus, dashboard = sys.argv[1:]
 
-
 def get(path):
     with urllib.request.urlopen(f"{prometheus}/api/v1/{path}", timeout=10) as answer:
         return json.load(answer)["data"]
 
-
 def ask(expression):
     result = get("query?" + urllib.parse.urlencode({"query": expression}))["result"]
     return [sample for sample in result if not math.isnan(float(sample["value"][1]))]
-
 
 panels = json.load(open(dashboard))["panels"]
 wanted = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -169,27 +161,6 @@ fires() {
         --data-urlencode "query=ALERTS{alertname=\"$1\",alertstate=\"firing\"}" | grep -q '"value"'
 }
 
-# wait_until SECONDS COMMAND...
-wait_until() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.1
-    done
-}
-
-fail() {
-    tail -n 5 "$work/master" "$work/prometheus" 2>/dev/null || true
-    echo "MONITORING FAILED: $1" >&2
-    exit 1
-}
-
-finish() {
-    local code=$?
-    stop_nodes
-    rm -rf "$work"
-    exit $code
-}
+show_logs() { tail -n 5 "$work/master" "$work/prometheus" 2>/dev/null || true; }
 
 main

@@ -7,13 +7,9 @@
 set -euo pipefail
 master_bin=$(realpath "$1") secondary_bin=$(realpath "$2") venv=$(realpath "$3")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. docker/nodes.sh
+. .ci/ends.sh
 
-work=$(mktemp -d)
-trap 'exit 143' INT TERM HUP
-trap finish EXIT
-export NO_PROXY='*' PYTHONPATH=.ci PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schema_hooks SEEN="$work/seen"
-unset SECONDARIES HOST PORT NODE_NAME DATA_DIR
+export PYTHONPATH=.ci PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schema_hooks SEEN="$work/seen"
 
 main() {
     check_well
@@ -124,18 +120,6 @@ saw() {
     for status in "${@:3}"; do
         grep -qxF "$call $status" "$SEEN" || fail "$call was never answered $status"
     done
-}
-
-fail() {
-    echo "SCHEMA FAILED: $1" >&2
-    exit 1
-}
-
-finish() {
-    local code=$?
-    stop_nodes
-    rm -rf "$work"
-    exit $code
 }
 
 main

@@ -5,15 +5,11 @@
 set -euo pipefail
 master_bin=$(realpath "$1") secondary_bin=$(realpath "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. docker/nodes.sh
+. .ci/ends.sh
 
-work=$(mktemp -d)
 PATH=$PATH:/usr/sbin
-trap 'exit 143' INT TERM HUP
-trap finish EXIT
 name=log.example.com token=of-clients
-export CURL_HOME=$work NO_PROXY='*' CLUSTER_TOKEN=of-nodes API_TOKEN=$token ALLOWED_HOSTS=$name
-unset SECONDARIES HOST PORT NODE_NAME DATA_DIR ADVERTISE_URL
+export CURL_HOME=$work CLUSTER_TOKEN=of-nodes API_TOKEN=$token ALLOWED_HOSTS=$name
 
 main() {
     start_cluster
@@ -202,14 +198,12 @@ for _ in range(80):
         links.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10))
 time.sleep(1)
 
-
 def is_open(link):
     link.setblocking(False)
     try:
         return link.recv(1) != b""
     except OSError as error:
         return isinstance(error, BlockingIOError)
-
 
 count = sum(map(is_open, links))
 print(f"Of 80 connections of one address {count} are kept.")
@@ -235,27 +229,6 @@ check_rate() {
     echo "$(grep -c '^429$' "$work/statuses") of 1100 requests at once are too many."
 }
 
-# wait_until SECONDS COMMAND...
-wait_until() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" 2>/dev/null; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.1
-    done
-}
-
-fail() {
-    tail -n 5 "$work"/{master,standby,haproxy} 2>/dev/null || true
-    echo "TLS FAILED: $1" >&2
-    exit 1
-}
-
-finish() {
-    local code=$?
-    stop_nodes
-    rm -rf "$work"
-    exit $code
-}
+show_logs() { tail -n 5 "$work"/{master,standby,haproxy} 2>/dev/null || true; }
 
 main
