@@ -67,10 +67,14 @@ impl Line {
     ) -> Result<(), String> {
         // The entry of a call that was out meanwhile may have been counted or not.
         let is_clear = self.calls.is_empty() && number > self.tally.settled;
-        match is_clear && self.kind != Kind::Numbering {
-            true => self.take_count(count, last, now),
-            false => Ok(()),
+        if !is_clear || self.kind == Kind::Numbering {
+            return Ok(());
         }
+        self.take_count(count, last, now)?;
+        if self.acked == last && !self.diverged {
+            self.last_error = None;
+        }
+        Ok(())
     }
 
     /// Takes note of a count while no entry is on its way, but perhaps one in doubt.
