@@ -8,8 +8,8 @@ node_pids=()  # every process started here, and no other, is stopped in the end
 choose_ports() {
     port=${PORT:-8000}
     unset PORT
-    if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || [ "$port" -gt 65533 ]; then
-        echo "PORT must be a number from 1 to 65533, not '$port'." >&2
+    if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || [ "$port" -gt 65525 ]; then
+        echo "PORT must be a number from 1 to 65525, not '$port'." >&2
         exit 1
     fi
     # shellcheck disable=SC2034  # of those who source this

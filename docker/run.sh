@@ -21,7 +21,7 @@ choose_ports
 port3=$((port + 10))
 for each in "$port" "$port1" "$port2" $([ "$standby" = 0 ] || echo "$port3"); do
     if (: <"/dev/tcp/127.0.0.1/$each") 2>/dev/null; then
-        echo "Port $each is in use. PORT=9000 make run takes the ports from 9000 on." >&2
+        echo "Port $each is in use. PORT=... make run takes that port and those after it." >&2
         exit 1
     fi
 done

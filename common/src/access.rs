@@ -15,6 +15,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::http::{Request, Response};
+use crate::logging::beginning;
 use crate::metrics::Counts;
 use crate::seldom::Seldom;
 use crate::tokens::Tokens;
@@ -240,11 +241,6 @@ impl Access {
              path={path:?} host={host:?}"
         );
     }
-}
-
-/// The beginning of what a stranger sent, for a log line.
-fn beginning(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

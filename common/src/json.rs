@@ -32,9 +32,13 @@ pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 fn explain(body: &[u8], problem: &dyn fmt::Display) -> String {
     let problem = match (body, std::str::from_utf8(body)) {
         ([], _) => "the body is empty".into(),
-        ([0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, ..] | [_, 0, ..], _) => {
-            "the body is UTF-16 or UTF-32, and must be UTF-8".into()
-        }
+        (
+            [0xfe, 0xff, ..]
+            | [0xff, 0xfe, ..]
+            | [0, 1..=255, 0, 1..=255, ..]
+            | [1..=255, 0, 1..=255, 0, ..],
+            _,
+        ) => "the body is UTF-16, and must be UTF-8".into(),
         (_, Err(error)) => format!("the body is no UTF-8 at byte {}", error.valid_up_to() + 1),
         // `\ud800` without the second half of the pair.
         _ => problem.to_string().replace("end of hex escape", "end of a surrogate pair or escape"),
@@ -216,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_body_is_said() {
-        let script: [(&[u8], &str); 13] = [
+        let script: [(&[u8], &str); 14] = [
             (b"", "the body is empty"),
             (b" ", "the body is no JSON object"),
             (b"[\"a\"]", "the body is no JSON object"),
@@ -224,6 +228,7 @@ mod tests {
             (b"\xff\xfe{\0", "UTF-16"),
             (b"\0{\0\"", "UTF-16"),
             (b"{\0\"\0", "UTF-16"),
+            (b"{\0\"msg\":\"a\"}", "key must be a string"),
             (b"{\"msg\":\"a\xff\"}", "no UTF-8 at byte 10"),
             (b"{\"msg\":\"\\ud800\"}", "surrogate"),
             (b"{\"msg\":\"a\",\"msg\":\"b\"}", "duplicate field `msg`"),

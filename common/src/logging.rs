@@ -83,6 +83,11 @@ pub fn flush(timeout: Duration) {
     }
 }
 
+/// The beginning of what a stranger has sent.
+pub fn beginning(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 /// The beginning of a message as JSON, with every control character escaped.
 pub fn excerpt(message: &Message) -> String {
     let json = message.json();

@@ -229,3 +229,32 @@ fn foreign_protocols_cost_nothing_for_good() {
     node.assert_alive();
     assert_eq!(node.begun(), ["GET /hello", "GET /hello"]);
 }
+
+/// Goal: a client that keeps a silent connection alive by the system's probes is no foreign one.
+#[test]
+fn a_kept_silent_connection_is_not_foreign() {
+    let node = Node::start(WIDE);
+    let mut client = node.connect();
+    let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1));
+    let socket = socket2::SockRef::from(&client.stream);
+    socket.set_tcp_keepalive(&probes.with_interval(Duration::from_secs(1))).unwrap();
+    // The system sends the first probe after a second, and no earlier.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(node.server.stats().foreign, 0);
+    assert_eq!(client.get("/hello").status, 200);
+}
+
+/// Goal: a body beside an offer to upgrade, however short, is one that is being received.
+#[test]
+fn a_short_body_beside_an_upgrade_is_cut_off() {
+    let node = Node::start(SHORT);
+    let mut client = node.connect();
+    let head = "POST /trickled HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n";
+    client.send(format!("{head}Content-Length: 1000\r\n\r\n"));
+    let start = Instant::now();
+    while client.send_if_open(" ") {
+        assert!(start.elapsed() < DEADLINE, "it is still received");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    assert!(node.begun().is_empty(), "{:?}", node.begun());
+}

@@ -97,10 +97,10 @@ fn each_request_is_a_line_at_debug() {
     let mut connection = cluster.master.connect();
     connection.try_send("HEAD", "/messages/stream", &[], "").unwrap_err();
     for (request, status) in [
-        (r#"method=POST path="/messages""#, 201),
-        (r#"method=GET path="/nothing""#, 404),
-        (r#"method=POST path="/messages""#, 413),
-        (r#"method=HEAD path="/messages/stream""#, 200),
+        (r#"method="POST" path="/messages""#, 201),
+        (r#"method="GET" path="/nothing""#, 404),
+        (r#"method="POST" path="/messages""#, 413),
+        (r#"method="HEAD" path="/messages/stream""#, 200),
     ] {
         let begins = format!("[DEBUG] [master] answered {request} status={status} bytes=");
         let line = cluster.master.wait_for_line(&begins);

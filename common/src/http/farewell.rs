@@ -95,19 +95,19 @@ impl Guard {
 impl Farewell {
     /// Whether the client has ended its side, or has had its time.
     fn is_over(&mut self) -> bool {
-        let Some(Handle { stream, .. }) = &self.handle else { return true };
+        let Some(handle) = &self.handle else { return true };
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         if self.bytes >= LINGER_BYTES || self.begun.elapsed() >= 4 * LINGER {
             return true;
         }
         // Whoever sends without a pause holds up nobody else.
         for _ in 0..READS {
-            match SockRef::from(stream).recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
+            match SockRef::from(&handle.stream).recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(count @ 1..) => {
                     (self.heard_at, self.bytes) = (Instant::now(), self.bytes + count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return self.heard_at.elapsed() >= LINGER;
+                    return self.heard_at.elapsed() >= LINGER && !handle.is_sending();
                 }
                 Ok(0) | Err(_) => return true,
             }

@@ -8,13 +8,12 @@
 //! has a line end inside `PRI * HTTP/2.0`, or the byte 0x16.
 
 use std::io;
-use std::net::TcpListener;
 
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD,
     BPF_LEN, BPF_MISC, BPF_RET, BPF_RSH, BPF_SUB, BPF_TAX, BPF_W, BPF_X,
 };
-use socket2::{SockFilter, SockRef};
+use socket2::{SockFilter, Socket};
 
 /// The numbers that a segment begins with: the size, the place and the value of each.
 type Beginning = &'static [(u32, u32, u32)];
@@ -37,8 +36,8 @@ const LEAST_BYTES: u32 = 16;
 ///
 /// # Errors
 /// When the system has no such filters.
-pub(super) fn keep_away(listener: &TcpListener) -> io::Result<()> {
-    SockRef::from(listener).attach_filter(&program(&[HTTP_2, TLS]))
+pub(super) fn keep_away(socket: &Socket) -> io::Result<()> {
+    socket.attach_filter(&program(&[HTTP_2, TLS]))
 }
 
 /// The filter in classic BPF, whose conditional jumps say how many instructions they pass over.
@@ -75,12 +74,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream};
 
-    use super::*;
+    use super::super::Listener;
 
     /// What of these segments arrives at a listener with the filter.
     fn arrived(segments: &[&[u8]]) -> Vec<u8> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        keep_away(&listener).unwrap();
+        let Listener(listener) = Listener::bind("127.0.0.1", 0).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
         let (mut server, _) = listener.accept().unwrap();

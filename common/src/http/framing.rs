@@ -25,7 +25,14 @@ pub(super) enum Framing {
 impl Framing {
     /// Of this request, whose body may have `most` bytes.
     pub(super) fn of(request: &Request, most: usize) -> Result<Framing, Response> {
-        check_coding(request)?;
+        let framing = Framing::read_off(request, most)?;
+        if framing != Framing::Length(0) {
+            check_coding(request)?;
+        }
+        Ok(framing)
+    }
+
+    fn read_off(request: &Request, most: usize) -> Result<Framing, Response> {
         let ambiguous = |what| Response::refused(400, what);
         let mut codings = request.values("Transfer-Encoding");
         let mut lengths = request.values("Content-Length");
@@ -116,8 +123,11 @@ fn too_large(most: usize) -> Response {
     Response::refused(413, &format!("The body is larger than {most} bytes"))
 }
 
-fn is_upgrade(request: &Request) -> bool {
-    request.values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
+/// Whether tiny_http takes this for an upgrade, and hands out all that follows the head: it looks at
+/// the first `Connection` only.
+pub(super) fn is_upgrade(request: &Request) -> bool {
+    let wishes = request.header("Connection").unwrap_or_default();
+    wishes.to_ascii_lowercase().contains("upgrade")
 }
 
 #[cfg(test)]
@@ -152,13 +162,19 @@ mod tests {
         assert_eq!(framing(&[chunked, chunked]), Err(400));
         assert_eq!(framing(&[chunked, ("Content-Length", "5")]), Err(400));
         assert_eq!(framing(&[chunked, ("Connection", "keep-alive, Upgrade")]), Ok(Framing::Raw));
+        let (other, upgrade) = (("Connection", "x"), ("Connection", "upgrade"));
+        assert_eq!(framing(&[chunked, other, upgrade]), Ok(Framing::Chunked), "as tiny_http");
+        assert_eq!(framing(&[chunked, upgrade, other]), Ok(Framing::Raw));
         assert_eq!(framing(&[("Transfer-Encoding", "gzip, chunked")]), Err(400));
     }
 
     #[test]
     fn a_body_needs_no_decoding() {
-        assert_eq!(framing(&[("Content-Encoding", "Identity")]), Ok(Framing::Length(0)));
-        assert_eq!(framing(&[("content-encoding", "gzip")]), Err(415));
+        let length = ("Content-Length", "5");
+        let gzip = ("content-encoding", "gzip");
+        assert_eq!(framing(&[("Content-Encoding", "Identity"), length]), Ok(Framing::Length(5)));
+        assert_eq!(framing(&[gzip, length]), Err(415));
+        assert_eq!(framing(&[gzip]), Ok(Framing::Length(0)));
     }
 
     #[test]

@@ -268,6 +268,15 @@ impl Handle {
         Ok(None)
     }
 
+    /// Whether the peer has not taken everything yet that was sent to it.
+    pub(super) fn is_sending(&self) -> bool {
+        let mut unsent: libc::c_int = 0;
+        // SAFETY: the pointer is to a valid integer that lives through the call.
+        let answer =
+            unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+        answer == 0 && unsent > 0
+    }
+
     /// Ends the connection, which wakes tiny_http's thread to let go of it. Only shut down, a peer
     /// that goes on sending could keep that thread busy for ever: what has arrived is still read.
     fn disconnect(&self) {
@@ -392,17 +401,20 @@ fn look_at(descriptor: RawFd) -> Option<Seen> {
     let has_bytes = usize::try_from(length).ok()? >= known;
     let was_sent = usize::try_from(length).ok()? < SEGMENTS_OUT || info.tcpi_data_segs_out > 0;
     let is_silent = has_bytes && info.tcpi_bytes_received == 0;
+    // Beyond the filter the system drops probes too. Those it counts; the first one counted is the
+    // end of the handshake.
+    let probes = info.tcpi_segs_in.saturating_sub(1);
     (answer == 0).then_some(Seen {
         read: has_bytes.then(|| info.tcpi_bytes_received.saturating_sub(unread)),
         is_ended: !OPEN.contains(&info.tcpi_state),
         unsent_for: (!was_sent).then(|| Duration::from_millis(info.tcpi_last_data_sent.into())),
-        is_foreign: is_silent && has_dropped(descriptor),
+        is_foreign: is_silent && dropped(descriptor) > probes,
     })
 }
 
-/// Whether the system has dropped a segment of this connection.
+/// How many segments of this connection the system has dropped.
 #[cfg(target_os = "linux")]
-fn has_dropped(descriptor: RawFd) -> bool {
+fn dropped(descriptor: RawFd) -> u32 {
     let mut figures = [0_u32; 16];
     let mut length = size_of_val(&figures) as libc::socklen_t;
     // SAFETY: the pointer and the length describe one valid array; the kernel writes at most that
@@ -411,7 +423,7 @@ fn has_dropped(descriptor: RawFd) -> bool {
         let into = figures.as_mut_ptr().cast();
         libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut length)
     };
-    answer == 0 && figures[libc::SK_MEMINFO_DROPS as usize] > 0
+    if answer == 0 { figures[libc::SK_MEMINFO_DROPS as usize] } else { 0 }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -14,31 +14,35 @@ pub(super) fn read(
     mut headers: Vec<(String, String)>,
 ) -> Request {
     if let Some((host, rest)) = split_absolute(target) {
-        headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Host"));
-        headers.push(("Host".into(), host.into()));
+        let fields = headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("Host"));
+        fields.for_each(|(_, value)| *value = host.into());
         target = rest;
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = match path {
         "" => "/".into(),
-        path if path.contains('%') => decode(path),
-        path => path.into(),
+        path => decode(path).unwrap_or_else(|| path.into()),
     };
     Request { method, path, query: query.into(), headers, ..Request::default() }
 }
 
-/// The path that this one stands for; the same, if that could be taken for more than a path.
-fn decode(path: &str) -> String {
-    let decoded = percent_decode_str(path).decode_utf8_lossy();
+/// The path of the log that this one stands for. Paths of nodes are taken as they are, for whatever
+/// stands in front of a node may look at them, and so is what could be more than a path.
+fn decode(path: &str) -> Option<String> {
+    if !path.contains('%') || path.to_ascii_lowercase().contains("%2f") {
+        return None;
+    }
+    let decoded = percent_decode_str(path).decode_utf8().ok()?;
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
-    if decoded.bytes().all(is_plain) { decoded.into_owned() } else { path.into() }
+    let is_log = decoded == "/messages" || decoded.starts_with("/messages/");
+    (is_log && decoded.bytes().all(is_plain)).then(|| decoded.into_owned())
 }
 
 /// The host, and the path with the query, of a target that begins with `http://`.
 fn split_absolute(target: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = target.split_at_checked("http://".len())?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    scheme.eq_ignore_ascii_case("http://").then(|| rest.split_at(end))
+    (end > 0 && scheme.eq_ignore_ascii_case("http://")).then(|| rest.split_at(end))
 }
 
 /// Refuses characters that another reader of this head could take for the end of a line, and a head
@@ -89,6 +93,9 @@ mod tests {
             ("http://b?x", "/", "x", "b"),
             ("/%6dessages?%31", "/messages", "%31", "a"),
             ("/messages/%31%zz", "/messages/%31%zz", "", "a"),
+            ("/%72eplicate", "/%72eplicate", "", "a"),
+            ("/messages%2F1", "/messages%2F1", "", "a"),
+            ("http:///messages", "http:///messages", "", "a"),
             ("/messages%3Ffrom=1", "/messages%3Ffrom=1", "", "a"),
             ("/%0d%0a%00%ff", "/%0d%0a%00%ff", "", "a"),
         ];
@@ -105,6 +112,8 @@ mod tests {
         assert!(check(&head("/", &[host]), false).is_ok());
         assert!(check(&head("/", &[]), false).is_err());
         assert!(check(&head("/", &[]), true).is_ok());
+        assert!(check(&head("http://b/", &[]), false).is_err());
+        assert!(check(&head("http://b/", &[host, host]), false).is_err());
         assert!(check(&head("/", &[host, host]), true).is_err());
     }
 

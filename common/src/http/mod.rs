@@ -30,7 +30,7 @@
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | requests in progress | [`Limits::max_in_flight`] | 503 with `Retry-After`, but for [brief](Handler::is_brief) ones |
-//! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a quarter of a second; otherwise a body gets 503 |
+//! | bodies that are being received and answers that are being sent, of more than 1024 bytes | half as many | the one that has taken longest gives way, if that is more than a second; otherwise a body gets 503 |
 //! | bytes of all such bodies that are being received | [`MAX_BODIES`] of the greatest length | the same |
 //! | body of a request | [`Limits::max_body_bytes`] | 413; what the client still sends is thrown away for up to a second or 16 MiB, then the connection is closed |
 //! | an idle connection, or a peer that does not read its answer | [`Limits::timeout`], idle at least a second | closed |
@@ -62,8 +62,8 @@
 //! an empty 400, an unknown expectation an empty 417, which overtakes the answers to earlier
 //! requests of its connection. A head with a byte beyond ASCII, a head whose lines end with a bare
 //! LF, and a body of at most 1024 bytes that is cut off get none. A chunked body that is cut off
-//! inside a chunk ends there without an error: the handler must notice by its sense, as JSON that is
-//! cut off never parses.
+//! inside a chunk ends there without an error: the handler must notice by its sense, as JSON that
+//! ends too early never parses.
 //!
 //! A folded line of a head is a field of its own to tiny_http, and nobody else sees the fold. Behind
 //! a proxy that passes folds on as they are, such a line could announce a body that the proxy does

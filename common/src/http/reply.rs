@@ -10,6 +10,7 @@ use log::{Level, debug, log_enabled};
 use super::Request;
 use super::response::{Part, Response};
 use super::stats::{Figures, Stats};
+use crate::logging::beginning;
 
 /// A peer that reads an answer more slowly, after its timeout is over, loses its connection.
 pub const MIN_READ_RATE: u64 = 64 * 1024;
@@ -111,11 +112,11 @@ impl Reply {
         let written = paced.written;
         self.log(head.status, written);
         self.turn.end = match begun {
-            Ok(()) if self.head_only => End::Next,
             Ok(()) => End::Farewell,
             Err(error) => End::after(&error),
         };
-        (self.turn.end == End::Farewell).then_some(Stream { writer, reply: self })
+        let goes_on = self.turn.end == End::Farewell && !self.head_only;
+        goes_on.then(|| Stream { writer, reply: self })
     }
 
     /// Figures of the server.
@@ -173,7 +174,7 @@ impl Reply {
 /// Method and path of a request, if the log shows requests.
 pub(super) fn asked(head: &Request) -> String {
     match log_enabled!(Level::Debug) {
-        true => format!("method={} path={:?}", head.method, head.path),
+        true => format!("method={:?} path={:?}", beginning(&head.method), beginning(&head.path)),
         false => String::new(),
     }
 }

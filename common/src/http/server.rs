@@ -14,7 +14,7 @@ use log::{error, warn};
 use socket2::SockRef;
 
 use super::crew::{Crew, Work, submit, try_submit};
-use super::framing::{Framing, TOO_MANY_BODIES};
+use super::framing::{Framing, TOO_MANY_BODIES, is_upgrade};
 use super::guard::{Guard, listens, raise_descriptor_limit, spare_descriptors};
 use super::listener::Listener;
 use super::nudge::Nudger;
@@ -108,9 +108,6 @@ impl Server {
         SockRef::from(&listener).set_read_timeout(Some(limits.idle_timeout()))?;
         SockRef::from(&listener).set_write_timeout(Some(limits.timeout))?;
         SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        #[cfg(target_os = "linux")]
-        super::foreign::keep_away(&listener)
-            .unwrap_or_else(|error| warn!("failed to keep TLS and HTTP/2 away error={error}"));
         let figures = Arc::new(Figures::new(limits));
         let core = Arc::new(Core {
             handler: Box::new(handler),
@@ -211,7 +208,10 @@ impl Connections for Core {
         if end == End::Close {
             return self.guard.close_soon(peer, then);
         }
-        locked(&self.guard.turns).enter(peer, Phase::Refusing);
+        let mut turns = locked(&self.guard.turns);
+        turns.enter(peer, Phase::Refusing);
+        turns.doom(peer);
+        drop(turns);
         self.guard.part(peer, Vec::new(), false, then);
     }
 
@@ -340,12 +340,12 @@ impl Core {
         if let Some(refusal) = self.is_full(&read).or_else(|| self.handler.admit(&read, peer).err())
         {
             // Without a body the connection can be kept.
-            return match is_in_memory(&request) {
+            return match is_in_memory(&request, &read) {
                 true => self.reply_to(request, &read, turn).answer(&refusal),
                 false => self.refuse(request, &read, turn, &refusal),
             };
         }
-        match self.read_body(framing, &mut request, peer) {
+        match self.read_body(framing, &mut request, &read, peer) {
             Ok(body) => read.body = body,
             Err(refusal) => {
                 self.figures.count(&refusal);
@@ -381,10 +381,11 @@ impl Core {
         &self,
         framing: Framing,
         request: &mut tiny_http::Request,
+        head: &Request,
         peer: SocketAddr,
     ) -> Result<Vec<u8>, Response> {
         let limits = &self.figures.limits;
-        if is_in_memory(request) {
+        if is_in_memory(request, head) {
             return framing.read(request.as_reader(), limits.max_body_bytes, &|_| true);
         }
         let begins =
@@ -414,7 +415,7 @@ impl Core {
         let old = is_old(&request);
         // As tiny_http decides whether to read on, so that the peer learns the same.
         let connection = match wishes {
-            wishes if wishes.contains("close") || wishes.contains("upgrade") => Some("close"),
+            wishes if wishes.contains("close") || is_upgrade(read) => Some("close"),
             wishes if old && wishes.contains("keep-alive") => Some("keep-alive"),
             _ if old => Some("close"),
             _ => None,
@@ -459,8 +460,9 @@ fn is_old(request: &tiny_http::Request) -> bool {
 }
 
 /// Whether nothing is left to be read of this request.
-fn is_in_memory(request: &tiny_http::Request) -> bool {
-    let small = request.body_length().is_none_or(|bytes| bytes <= PREREAD_BYTES);
+fn is_in_memory(request: &tiny_http::Request, head: &Request) -> bool {
+    let most = if is_upgrade(head) { 0 } else { PREREAD_BYTES };
+    let small = request.body_length().is_none_or(|bytes| bytes <= most);
     let streams = |name| request.headers().iter().any(|header| header.field.equiv(name));
     small && !streams("Transfer-Encoding") && !streams("Expect")
 }

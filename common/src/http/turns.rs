@@ -18,10 +18,7 @@ pub const MAX_PIPELINED: usize = 64;
 /// own limit.
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
-/// A body or an answer has so much time in any case.
-const TRANSFER_TIME: Duration = Duration::from_millis(250);
-
-/// So long a client that has ended its side counts as there.
+/// A body or an answer has so much time in any case, and so has a client that has ended its side.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The system counts time in steps of at most this.
@@ -194,7 +191,7 @@ impl<T> Turns<T> {
     /// Has the one of these that has been in its phase for longest refused, if that is too long.
     fn slowest(&mut self, is_such: impl Fn(&SocketAddr, Phase) -> bool) -> Option<SocketAddr> {
         let gives_way = |peer: &SocketAddr, line: &Line<T>| {
-            is_such(peer, line.phase) && line.since.elapsed() >= TRANSFER_TIME
+            is_such(peer, line.phase) && line.since.elapsed() >= GRACE
         };
         let slow = self.lines.iter().filter(|(peer, line)| gives_way(peer, line));
         let (slowest, _) = slow.min_by_key(|(_, line)| line.since)?;
@@ -353,14 +350,14 @@ mod tests {
         assert_eq!(begin(&mut turns, 1, Phase::Reading), Transfer::Begins);
         assert_eq!(begin(&mut turns, 2, Phase::Reading), Transfer::Begins);
         assert_eq!(begin(&mut turns, 3, Phase::Reading), Transfer::TooMany, "all are quick");
-        turns.line(peer(1)).since -= TRANSFER_TIME;
+        turns.line(peer(1)).since -= GRACE;
         assert_eq!(begin(&mut turns, 3, Phase::Answering), Transfer::InPlaceOf(peer(1)));
         assert!(!turns.received(peer(1)), "it was refused");
         assert_eq!(begin(&mut turns, 4, Phase::Reading), Transfer::Begins, "of bodies it is one");
         assert_eq!(begin(&mut turns, 1, Phase::Answering), Transfer::Begins, "an answer always");
-        turns.line(peer(1)).since -= TRANSFER_TIME;
+        turns.line(peer(1)).since -= GRACE;
         assert_eq!(turns.make_way(peer(4)), (false, None), "only a body has memory to give");
-        turns.line(peer(2)).since -= TRANSFER_TIME;
+        turns.line(peer(2)).since -= GRACE;
         assert_eq!(turns.make_way(peer(2)), (false, None), "not to itself");
         assert_eq!(turns.make_way(peer(4)), (true, Some(peer(2))));
         assert_eq!(turns.make_way(peer(4)), (false, None), "one at a time");
