@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . docker/nodes.sh
 
+given=${PORT:+PORT=$PORT }
 choose_ports
 master=http://127.0.0.1:$port
 secondary1=http://127.0.0.1:$port1
@@ -77,7 +78,7 @@ find_or_start_cluster() {
         say "Using the cluster that answers on ports $port, $port1 and $port2."
         return
     fi
-    page="Run 'make run' or 'make up' and open $master/ to see it live."
+    page="Run '${given}make run' and open $master/ to see it live."
     say "No cluster answers on port $port, so this demo starts its own. Building it, if need be:"
     build_nodes || fail "the nodes could not be built"
     launch secondary1 "$secondary_bin" --port "$port1"

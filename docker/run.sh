@@ -17,6 +17,7 @@ delay_ms=${DELAY_MS:-1500}
 data_dir=${DATA_DIR:-}
 standby=${STANDBY:-0}
 unset DELAY_MS NODE_NAME DATA_DIR STANDBY ADVERTISE_URL
+given=${PORT:+PORT=$PORT }
 choose_ports
 port3=$((port + 10))
 for each in "$port" "$port1" "$port2" $([ "$standby" = 0 ] || echo "$port3"); do
@@ -48,7 +49,7 @@ if [ "$standby" = 1 ]; then
     echo "A second master stands by: http://127.0.0.1:$port3/. To see it take over: kill -9 $node_pid"
     start standby "$master_bin" --port "$port3" --secondaries "$secondaries"
 fi
-echo "See it live: http://127.0.0.1:$port/. In another terminal: make demo, make watch."
+echo "See it live: http://127.0.0.1:$port/. In another terminal: ${given}make demo, ${given}make watch."
 
 lives() { kill -0 "$1" 2>/dev/null; }
 

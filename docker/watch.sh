@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# `make watch`: follows the log of the master, or of the node at URL, until Ctrl-C. FROM=N begins
-# with entry N. COMMITTED=false shows entries before a majority has held them. When the connection
+# `make watch`: follows the log of the master, or of the node at PORT or URL, until Ctrl-C. FROM=N
+# begins with entry N. COMMITTED=false shows entries before a majority has held them. When the connection
 # breaks, it goes on where it was. API_TOKEN is the token that the nodes ask clients for.
 set -euo pipefail
 
-url=${URL:-http://127.0.0.1:8000}
+url=${URL:-http://127.0.0.1:${PORT:-8000}}
 next=${FROM:-1}
 committed=${COMMITTED:-true}
 trap 'exit 0' INT TERM

@@ -260,7 +260,8 @@ fn stream(mut next: Seq, committed: bool, reply: Reply, source: &impl Source) {
 
 /// Begins an answer of Server-Sent Events; `None` if the request is a HEAD or the client is gone.
 pub fn begin(reply: Reply) -> Option<Stream> {
-    let head = Response::text(200, "text/event-stream", "");
+    // UTF-8 in any case, but some clients look here.
+    let head = Response::text(200, "text/event-stream; charset=utf-8", "");
     // Proxies must not hold events back.
     let head = head.with_header("Cache-Control", "no-store").with_header("X-Accel-Buffering", "no");
     reply.begin(head)

@@ -167,7 +167,7 @@ impl Core {
             thread::sleep(nudger.interval());
             if listens(descriptor, self.address) {
                 nudger.nudge(locked(&self.guard.turns).heard());
-            } else if spare_descriptors().len() == 4 {
+            } else if !self.figures.is_stopping() && spare_descriptors().len() == 4 {
                 match self.accept() {
                     Ok(copy) => descriptor = copy,
                     Err(_) => thread::sleep(RETRY_INTERVAL),

@@ -171,7 +171,8 @@ impl Connection {
         self.write(&[request.as_bytes(), b"\r\n"].concat())?;
         let line = self.read_line()?;
         let fields = self.read_headers()?;
-        let is_stream = fields.contains(&("Content-Type".into(), "text/event-stream".into()));
+        let is_stream =
+            fields.contains(&("Content-Type".into(), "text/event-stream; charset=utf-8".into()));
         if line != "HTTP/1.1 200 OK" || !is_stream {
             return Err(io::Error::other(format!("{line} {fields:?}")));
         }
